@@ -1,0 +1,48 @@
+# The commands people type. Each is a few words here; the work is in scripts/setup.sh and in the program.
+
+# A Python of somebody else (PYTHONPATH, PYTHONHOME, ...) must not reach ours.
+unexport $(filter PYTHON%,$(.VARIABLES)) VIRTUAL_ENV
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest --durations=10
+# More words for pytest, e.g. make test ARGS='-k exec'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench gen lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+setup: ## install what is missing (Debian packages, .venv), leave .venv/bin/ebpf-monitor
+	@scripts/setup.sh run
+
+run: setup ## show events live, until Ctrl-C; the log is under ./var/ (needs root: sudo make run)
+	@exec .venv/bin/ebpf-monitor run --print $(ARGS)
+
+test: ## install what the tests need and run all of them (needs root)
+	@[ "$$(id -u)" -eq 0 ] || { echo "make test: the tests on the real kernel need root: sudo make test (make check runs all the others)" >&2; exit 1; }
+	@scripts/setup.sh test
+	EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) $(ARGS)
+
+check: ## linters, types, generated files, and the tests that need no root
+	@scripts/setup.sh test
+	$(PY) -m ruff check
+	$(PY) -m mypy
+	$(PY) -m monitor.generate --check
+	EBPF_MONITOR_KERNEL_TESTS=0 $(PYTEST) -m 'not root' $(ARGS)
+
+bench: ## measure on this machine (needs root)
+	@scripts/setup.sh test
+	EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s $(ARGS)
+
+gen: ## write the generated files anew from monitor/events.py
+	@scripts/setup.sh run
+	$(PY) -m monitor.generate
+
+lock: ## pin the newest versions in requirements.lock
+	@scripts/setup.sh lock
+
+clean: ## remove .venv, ./var, caches and build output
+	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,165 @@
+/* What every program shares: loads of kernel members, maps, rings, the per-CPU account.
+ *
+ * Compiled by BCC. OFF_* (member offsets), ID_* (type ids) and the sizes come from monitor/kernel/compile.py, which reads them
+ * from the running kernel's BTF; struct layouts shared with Python come from generated/events.h.
+ * All programs run with preemption off and do not nest, so that each CPU has one writer and needs no lock.
+ */
+#define PHI 0x9E3779B97F4A7C15ull
+#define MIX(k, x) { (k) ^= (x); (k) *= PHI; (k) ^= (k) >> 32; }
+#define barrier() asm volatile("" ::: "memory")
+
+/* One member of a typed kernel object as a plain load: the verifier knows the type, a bad pointer reads zero. */
+#define LD(d, p, off) asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(d) : "r"(p), "i"(off))
+#define LD4(d, p, off) asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(d) : "r"(p), "i"(off))
+#define LD2(d, p, off) asm volatile("%0 = *(u16 *)(%1 + %2)" : "=r"(d) : "r"(p), "i"(off))
+#define RD(dst, size, p) bpf_probe_read_kernel(dst, size, (void *)(p))
+
+static u64 (*current_task)(void) = (void *)158;   /* bpf_get_current_task_btf */
+static u64 (*boot_ns)(void) = (void *)125;        /* bpf_ktime_get_boot_ns */
+static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it a kfunc call */
+
+/* K*: the same through any pointer. With bpf_rdonly_cast everything is a plain load; without it a helper reads. */
+#if CASTS
+#define KL(d, p, off) LD(d, p, off)
+#define KL4(d, p, off) LD4(d, p, off)
+#define KL2(d, p, off) LD2(d, p, off)
+#define CAST(p, id) rdonly_cast(p, id)
+#else
+#define KL(d, p, off) RD(&(d), 8, (p) + (off))
+#define KL4(d, p, off) RD(&(d), 4, (p) + (off))
+#define KL2(d, p, off) RD(&(d), 2, (p) + (off))
+#define CAST(p, id) (p)
+#endif
+/* low 32 bits of a typed pointer as a number: the loader patches the addition into `w = w` */
+#define LOW(d, p) { u64 low_; asm volatile("%0 = %1; %0 += 2147418114" : "=r"(low_) : "r"(p)); (d) = low_; }
+
+enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_UNLINK, OP_RENAME, OP_EXEC, OP_FORK,
+       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT };
+#define CALL_OP 0xff        /* calls[]: the operation ... */
+#define CALL_LEFT_OUT 0x100 /* the profile leaves it out, counted */
+#define CALL_ADDRESS 0x200  /* argument 4 is an address: sendto, recvfrom */
+#define CALL_MSG 0x400      /* argument 1 is a msghdr */
+#define CALL_MMSG 0x800     /* argument 1 is a vector of mmsghdr, the return value counts messages */
+#define CALL_AT 0x1000      /* argument 0 is a directory descriptor */
+#define CALL_COMPAT 0x2000  /* the 32-bit table has an entry of this number */
+#define CALL_FLAGS2 0x4000  /* open_how: the flags are behind the pointer in argument 2 */
+#define CALL_HANDLE 0x8000  /* open_by_handle_at: no name */
+
+enum { CLASS_PROCESS, CLASS_FILE, CLASS_SOCKET, CLASSES };
+enum { WHY_CLOSE, WHY_DUP, WHY_EXEC, WHY_EXIT, WHY_EVICT, WHY_INTERVAL };
+
+struct config {
+  u32 fold, standard, quiet_age, args_limit;
+  u32 self[4];            /* thread group ids of the monitor and its children ... */
+  u64 self_start[4];      /* ... with their start times: a reused pid is somebody else */
+  u64 wall_offset;        /* CLOCK_REALTIME - CLOCK_BOOTTIME, for the age of a ctime */
+  u32 sensitive_ino[8], sensitive_dev[8];
+  u64 seed;
+};
+
+struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
+  u64 head;               /* bytes ever written to this CPU's ring */
+  u64 seq;                /* events ever numbered: submitted and refused */
+  u64 busy;               /* 0; 1: a program is in flight; else its time stamp */
+  u64 folded, level, undefinable, control, spare;
+  u64 tail;               /* written by the reader, on a cache line of its own */
+  u64 pad[7];
+  u64 refused_ring[4], refused_control[4];
+  u64 suppressed_self, suppressed_profile, suppressed_quiet, defined, unstable, pad2[3];
+};
+
+struct session {          /* reads and writes of one process through one descriptor of one open file */
+  u64 tag, ino, key;
+  u64 read_bytes, write_bytes, read_count, write_count;
+  u32 file;               /* low half of the struct file's address */
+  u32 generation;         /* 0: nobody was told of it yet */
+  u32 flags;
+  u16 read_error, write_error;
+  u64 peer;               /* hash of the last address given to a send or receive */
+};
+#define S_READ 1
+#define S_WRITE 2
+#define S_QUIET 4
+#define S_SOCKET 8
+
+struct ring { u8 b[RING + SLACK]; };
+struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
+
+BPF_ARRAY(calls, u32, 1024);
+BPF_F_TABLE("array", u32, struct config, config, 1, 1024);
+BPF_F_TABLE("array", u32, struct account, accounts, NCPU, 1024);
+BPF_F_TABLE("array", u32, struct ring, rings, NCPU, 1024);
+BPF_F_TABLE("array", u32, u64, sent, NSENT * NCPU, 1024);
+BPF_F_TABLE("array", u32, struct known, known, NTASK * NCPU, 1024);
+BPF_F_TABLE("array", u32, struct session, sessions, NSESSION, 1024);
+BPF_ARRAY(verdicts, u64, NVERDICT * NCPU);
+BPF_PROG_ARRAY(jump, 16);
+/* state of the reader: it lives as long as the rings do, so that a new reader goes on where a killed one was */
+struct commit_page { u8 b[COMMIT]; };
+struct mirror_page { u8 b[4096]; };
+BPF_F_TABLE("array", u32, struct commit_page, commit, 1, 1024);
+BPF_F_TABLE("array", u32, struct mirror_page, mirror, MIRROR_PAGES, 1024);
+#if CONTROL_PERF
+BPF_PERF_OUTPUT(control);
+#else
+BPF_RINGBUF_OUTPUT(control, CONTROL_PAGES);
+#endif
+struct scratch { struct control_event e; u8 b[SCRATCH]; };
+BPF_F_TABLE("array", u32, struct scratch, answer, 1, 1024);   /* of the self-test */
+BPF_ARRAY(scratch, struct scratch, NCPU);   /* by CPU: a per-CPU array takes at most 32 KiB */
+
+enum { TAIL_SELF, TAIL_DEFINE_TASK, TAIL_DEFINE_FILE, TAIL_DEFINE_SOCKET, TAIL_JUDGE, TAIL_OPEN_FAILED, TAIL_SOCKET_IO,
+       TAIL_NAMES, TAIL_SOCKET_CONTROL, TAIL_PROCESS_FAILED, TAIL_SWEEP };
+
+static inline struct account *account_of(u32 cpu) { return cpu < NCPU ? accounts.lookup(&cpu) : 0; }
+static inline struct config *configuration(void) { int z = 0; return config.lookup(&z); }
+
+/* A program begins: from here on the reader does not log anything later than this program's time stamp.
+ * A program that was re-entered by tail call keeps the first time. */
+static inline u64 begin(struct account *h) {
+  u64 ts = h->busy;
+  if (ts > 1) return ts;
+  *(volatile u64 *)&h->busy = 1;
+  ts = boot_ns();
+  *(volatile u64 *)&h->busy = ts;
+  return ts;
+}
+static inline int end(struct account *h) {
+  barrier();
+  h->undefinable = 0;
+  *(volatile u64 *)&h->busy = 0;
+  return 0;
+}
+
+/* Is this act the monitor's own? */
+static inline int own(u64 task, u32 tgid, struct config *c) {
+  u64 leader, start;
+  if (tgid != c->self[0] && tgid != c->self[1] && tgid != c->self[2] && tgid != c->self[3]) return 0;
+  LD(leader, task, OFF_task_struct__group_leader);
+  LD(start, leader, OFF_task_struct__start_boottime);
+  return (tgid == c->self[0] && start == c->self_start[0]) || (tgid == c->self[1] && start == c->self_start[1]) ||
+         (tgid == c->self[2] && start == c->self_start[2]) || (tgid == c->self[3] && start == c->self_start[3]);
+}
+
+/* How full the ring is: 0 plenty; 1 above 75 %: reads and writes fold; 2 above 90 %: only the first of a session; back at 50 %. */
+static inline u32 pressure(struct account *h) {
+  u64 used = h->head - *(volatile u64 *)&h->tail;
+  u32 level = h->level;
+  if (used > RING - RING / 10) level = 2;
+  else if (used > RING - RING / 4) { if (level < 1) level = 1; }
+  else if (used < RING / 2) level = 0;
+  h->level = level;
+  return level;
+}
+/* Room for `need` bytes in this CPU's ring. The last 5 % is kept for what control events bring with them. */
+static inline u8 *room(struct account *h, u32 cpu, u32 need, int derived) {
+  u64 used = h->head - *(volatile u64 *)&h->tail;
+  struct ring *r;
+  if (used + need > (derived ? RING : RING - RING / 20)) return 0;
+  r = rings.lookup(&cpu);
+  return r ? &r->b[h->head & (RING - 1)] : 0;
+}
+static inline void push(struct account *h, u32 units) {
+  barrier();
+  *(volatile u64 *)&h->head = h->head + 64 * (u64)units;
+}

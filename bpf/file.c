@@ -1,0 +1,298 @@
+/* The sys_exit program: opens, reads, writes and closes here; what is rarer behind tail calls. */
+
+static inline u32 compat_call(u64 task) {
+  u32 status; LD4(status, task, OFF_task_struct__thread_info__status);
+  return status & 2;                                             /* TS_COMPAT */
+}
+static inline u32 call_bits(u32 index) { u32 *c = calls.lookup(&index); return c ? *c : 0; }
+#define ENTER_CALL \
+  u64 regs, nr, task = current_task(); s64 ret; LD(regs, ctx, 0); LD(ret, ctx, 8); LD(nr, regs, OFF_pt_regs__orig_ax); \
+  u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0; \
+  u32 compat = compat_call(task), call = call_bits((nr & 511) | (compat ? 512 : 0)), op = call & CALL_OP; \
+  u16 kf = compat ? KF_COMPAT : 0; u64 ts = begin(h); \
+  u32 tgid, tid, exec_id; LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid); LD4(exec_id, task, OFF_task_struct__self_exec_id);
+#define ARG0(d) { if (compat) LD(d, regs, OFF_pt_regs__bx); else LD(d, regs, OFF_pt_regs__di); }
+#define ARG1(d) { if (compat) LD(d, regs, OFF_pt_regs__cx); else LD(d, regs, OFF_pt_regs__si); }
+#define ARG2(d) { LD(d, regs, OFF_pt_regs__dx); }
+#define ARG3(d) { if (compat) LD(d, regs, OFF_pt_regs__si); else LD(d, regs, OFF_pt_regs__r10); }
+#define ARG4(d) { if (compat) LD(d, regs, OFF_pt_regs__di); else LD(d, regs, OFF_pt_regs__r8); }
+
+/* One bulk event of 64 bytes. */
+static inline void put_event(struct account *h, u32 cpu, u64 ts, u32 tid, u16 type, u64 key, s64 ret, u16 nr, u16 kf, s32 fd, u32 slot,
+                             struct session *s, u64 extra, u32 class) {
+  u64 seq = h->seq; h->seq = seq + 1;
+  struct file_open_event *e = (void *)room(h, cpu, 64, 0);
+  if (!e || h->undefinable) { h->refused_ring[class]++; if (s && kf & KF_BEGIN) s->generation = 0; return; }
+  e->type = type; e->units = 1; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = fd;
+  e->session = s ? slot : ~0u; e->generation = s ? s->generation : 0; e->oflags = extra;
+  push(h, 1);
+}
+/* Another object takes the slot: the old session's totals go out first. */
+static inline void evict(struct account *h, u32 cpu, u64 ts, struct session *s, u32 slot) {
+  if (!s->tag) return;
+  if (s->flags & S_QUIET && !s->generation) { s->tag = 0; return; }
+  put_close(h, cpu, ts, 0, s, slot, 0, 0xffff, 0, WHY_EVICT, 0);
+  s->tag = 0;
+}
+static inline void session_begin(struct account *h, u32 cpu, struct session *s, u64 tag, u32 low, u64 ino, u64 key, u32 flags) {
+  s->tag = tag; s->file = low; s->ino = ino; s->key = key; s->flags = flags; s->generation = (u32)(h->seq * NCPU + cpu) | 1;
+  s->read_bytes = s->write_bytes = s->read_count = s->write_count = 0; s->read_error = s->write_error = 0; s->peer = 0;
+}
+/* Adds one transfer. 1: it only counts; 0: it is an event of its own. */
+static inline int count_transfer(struct account *h, struct config *c, struct session *s, int reading, s64 ret) {
+  u32 bit = reading ? S_READ : S_WRITE, level = pressure(h), fold = c->fold || level;
+  if (ret < 0) {
+    u16 error = -ret, last = reading ? s->read_error : s->write_error;
+    if (reading) s->read_error = error; else s->write_error = error;
+    if (fold && last == error) { __sync_fetch_and_add(&h->folded, 1); return 1; }
+    return 0;
+  }
+  if (reading) { __sync_fetch_and_add(&s->read_bytes, ret); __sync_fetch_and_add(&s->read_count, 1); }
+  else { __sync_fetch_and_add(&s->write_bytes, ret); __sync_fetch_and_add(&s->write_count, 1); }
+  if (fold && (s->flags & bit || (level > 1 && s->flags & (S_READ | S_WRITE)))) { h->folded++; return 1; }
+  s->flags |= bit;
+  return 0;
+}
+static inline u32 pseudo(u64 magic) {
+  return magic == 0x9fa0 || magic == 0x62656572 || magic == 0x27e0eb || magic == 0x63677270 || magic == 0x64626720 || magic == 0x74726163 || magic == 0x73636673;
+}
+/* `standard` leaves out pseudo file systems and what is root's alone and has not changed for quiet_age: 1 quiet, 2 ask the judge. */
+static inline int quiet(struct config *c, u64 ts, u64 inode) {
+  u64 sb = 0, magic = 0, ctime = 0; u16 mode = 0; u32 uid = 1;
+  KL(sb, inode, OFF_inode__i_sb); KL(magic, sb, OFF_super_block__s_magic); if (pseudo(magic)) return 1;
+  KL2(mode, inode, OFF_inode__i_mode); KL4(uid, inode, OFF_inode__i_uid); KL(ctime, inode, OFF_inode__ctime);
+  u32 kind = mode & 0170000;
+  if (uid || mode & 022 || (kind != 0100000 && kind != 0040000)) return 0;
+  return ctime + c->quiet_age < (ts + c->wall_offset) / 1000000000ull ? 2 : 0;
+}
+static inline u64 *verdict_of(u32 cpu, u64 key) { u32 i = (key >> 1 & (NVERDICT - 1)) + cpu * NVERDICT; return verdicts.lookup(&i); }
+
+/* A descriptor was closed, or dup2 put another file on it. At the return of the call the file is gone, the session knows it. */
+static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, u64 tag, s64 ret, u16 nr, u16 kf, u32 op) {
+  u32 slot = session_index(tag), low; struct session *s = sessions.lookup(&slot); u64 f, inode = 0, ino = 0; int ours = 0;
+  if (s && s->tag == tag && ret >= 0) {
+    ours = 1; f = fd_file(task, tag & 0xfffff);
+    if (f) {                  /* another thread may have opened this number again already: then the session is its, not ours */
+      LOW(low, f); KL(inode, f, OFF_file__f_inode); KL(ino, inode, OFF_inode__i_ino);
+      if (s->file == low && s->ino == ino) ours = 0;
+    }
+  }
+  if (ours && s->flags & S_QUIET && !s->generation) { h->suppressed_quiet++; s->tag = 0; return end(h); }
+  if (ours) {
+    put_close(h, cpu, ts, tid, s, slot, ret, nr, kf, op == OP_DUP2 ? WHY_DUP : WHY_CLOSE, 0);
+    s->tag = 0;
+  } else if (op == OP_CLOSE) {
+    u64 seq = h->seq; h->seq = seq + 1;
+    struct file_close_event *e = (void *)room(h, cpu, 128, 0); if (!e || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
+    e->type = FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = 0; e->ret = ret; e->nr = nr; e->kf = kf | KF_UNNAMED;
+    e->fd = tag & 0xfffff; e->session = ~0u; e->generation = 0; e->read_count = e->read_bytes = e->write_count = e->write_bytes = 0; e->reason = WHY_CLOSE;
+    push(h, 2);
+  }
+  return end(h);
+}
+
+int sys_exit(u64 *ctx) {
+  u64 regs, nr, task; s64 ret; LD(regs, ctx, 0); LD(nr, regs, OFF_pt_regs__orig_ax);
+  u32 call = call_bits(nr & 511); if (!call) return 0;
+  task = current_task();
+  u32 compat = compat_call(task);
+  if (compat) call = call_bits(512 | (nr & 511));
+  u32 op = call & CALL_OP; if (!op) return 0;
+  u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0;
+  u32 tgid; LD4(tgid, task, OFF_task_struct__tgid);
+  LD(ret, ctx, 8);
+  if (own(task, tgid, c)) { h->suppressed_self++; return end(h); }
+  if (call & CALL_LEFT_OUT) { h->suppressed_profile++; return end(h); }
+  if (op >= OP_CLOSE_RANGE) {
+    if (op == OP_CLOSE_RANGE) jump.call(ctx, TAIL_SWEEP);
+    else if (op <= OP_RENAME) jump.call(ctx, TAIL_NAMES);
+    else if (op <= OP_FORK) { if (ret < 0) jump.call(ctx, TAIL_PROCESS_FAILED); return end(h); }
+    else jump.call(ctx, TAIL_SOCKET_CONTROL);
+    return give_up(h, CLASS_FILE);
+  }
+  u64 fd; u32 tid, exec_id, low = 0; u16 kf = compat ? KF_COMPAT : 0;
+  if (op == OP_OPEN) { if (ret < 0) { jump.call(ctx, TAIL_OPEN_FAILED); return give_up(h, CLASS_FILE); } fd = ret; }
+  else if (op == OP_DUP2) { if (ret < 0) return end(h); fd = ret; }
+  else ARG0(fd);
+  fd = (u32)fd;
+  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG)) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+  LD4(tid, task, OFF_task_struct__pid); LD4(exec_id, task, OFF_task_struct__self_exec_id);
+  u64 tag = session_tag(tgid, exec_id, fd), ts, f, inode = 0, ino = 0, key; struct leaf l;
+  if (op == OP_CLOSE || op == OP_DUP2) {
+    ts = begin(h);
+    if (op == OP_CLOSE && !h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    return closed(h, cpu, ts, task, tid, tag, ret, nr, kf, op);
+  }
+  u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
+  f = fd_file(task, fd);
+  if (f) { LOW(low, f); KL(inode, f, OFF_file__f_inode); KL(ino, inode, OFF_inode__i_ino); }
+  int same = f && s->tag == tag && s->file == low && s->ino == ino && op != OP_OPEN, known_session = same && s->generation;
+  u16 type = op == OP_OPEN ? FILE_OPEN : op == OP_READ ? FILE_READ : FILE_WRITE;
+  if (known_session) {
+    if (s->flags & S_SOCKET) type = op == OP_READ ? SOCKET_RECEIVE : SOCKET_SEND;
+    /* the task is made known first: after count_transfer nothing may start again */
+    u32 bit = op == OP_READ ? S_READ : S_WRITE;
+    if (!(c->fold && s->flags & bit && ret >= 0) && !h->undefinable && !task_known(task, cpu)) { begin(h); jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    if (count_transfer(h, c, s, op == OP_READ, ret)) return end(h);
+    ts = begin(h);
+    put_event(h, cpu, ts, tid, type, s->key, ret, nr, kf, fd, slot, s, 0, s->flags & S_SOCKET ? CLASS_SOCKET : CLASS_FILE);
+    return end(h);
+  }
+  ts = begin(h);
+  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+  if (!f) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_FILE); return end(h); }
+  u16 mode = 0; KL2(mode, inode, OFF_inode__i_mode);
+  if ((mode & 0170000) == 0140000) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+  key = file_key(f, c->seed, &l);
+  if (c->standard && op != OP_WRITE) {
+    int q = quiet(c, ts, inode);
+    if (q == 2) {
+      u64 *v = verdict_of(cpu, key); if (!v) return end(h);
+      if ((*v | 1) != (key | 1)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
+      q = *v & 1;
+    }
+    if (q) {
+      if (!same) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, S_QUIET); s->generation = 0; }
+      h->suppressed_quiet++;
+      return end(h);
+    }
+  }
+  if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
+  if (!same) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, 0); }
+  else { s->generation = (u32)(h->seq * NCPU + cpu) | 1; s->key = key; s->flags &= ~S_QUIET; }
+  u64 extra = 0;
+  if (op == OP_OPEN) {
+    u32 of = 0, fm = 0; KL4(of, f, OFF_file__f_flags); extra = of;
+    KL4(fm, f, OFF_file__f_mode); if (fm & 0x100000) kf |= KF_CREATED;    /* FMODE_CREATED */
+    u64 given = 0;      /* creation flags are not kept in the file: from the call, for what they are worth */
+    if (call & CALL_FLAGS2) { u64 how; ARG2(how); bpf_probe_read_user(&given, 8, (void *)how); }
+    else if (call & CALL_AT) { ARG2(given); } else if (!(call & CALL_HANDLE)) { ARG1(given); }
+    extra |= given & 03300;   /* O_CREAT, O_EXCL, O_TRUNC... */
+    extra |= given & 02001000;
+  } else count_transfer(h, c, s, op == OP_READ, ret);
+  put_event(h, cpu, ts, tid, type, key, ret, nr, kf | KF_BEGIN, fd, slot, s, extra, CLASS_FILE);
+  return end(h);
+}
+
+/* The directory that a relative name in a failed open starts from. */
+static inline int open_base(u64 task, u32 call, u64 dirfd, u64 *mnt, u64 *d, u64 *inode) {
+  if (call & CALL_AT && (int)dirfd != -100) {
+    u64 f = (int)dirfd >= 0 ? fd_file(task, (u32)dirfd) : 0; if (!f) return 0;
+    KL(*mnt, f, OFF_file__f_path__mnt); KL(*d, f, OFF_file__f_path__dentry); KL(*inode, f, OFF_file__f_inode);
+    return 1;
+  }
+  u64 fs; LD(fs, task, OFF_task_struct__fs); if (!fs) return 0;
+  LD(*mnt, fs, OFF_fs_struct__pwd__mnt); LD(*d, fs, OFF_fs_struct__pwd__dentry); KL(*inode, *d, OFF_dentry__d_inode);
+  return 1;
+}
+
+/* Tail: announces the file of the call's descriptor (of a failed open: its base directory) and starts the caller again. */
+int define_file(u64 *ctx) {
+  ENTER_CALL
+  u64 mnt = 0, d = 0, inode = 0, x;
+  if (op == OP_OPEN && ret < 0) { ARG0(x); if (!open_base(task, call, x, &mnt, &d, &inode)) return give_up(h, CLASS_FILE); }
+  else {
+    if (op == OP_OPEN) x = ret; else ARG0(x);
+    u64 f = fd_file(task, (u32)x); if (!f) return give_up(h, CLASS_FILE);
+    KL(mnt, f, OFF_file__f_path__mnt); KL(d, f, OFF_file__f_path__dentry); KL(inode, f, OFF_file__f_inode);
+  }
+  announce(h, cpu, ts, c->seed, mnt, d, inode, 0);
+  jump.call(ctx, TAIL_SELF);
+  return give_up(h, CLASS_FILE);
+}
+
+/* Tail: is the object, or a directory above it, one of the sensitive ones? The answer is kept under the path's key. */
+int judge(u64 *ctx) {
+  ENTER_CALL
+  u64 x, key, mnt = 0, d = 0, inode = 0, mp, root = 0, up = 0, parent = 0, sb = 0, ino = 0; u32 i, j, dev = 0, answer = 1; struct leaf l;
+  if (op == OP_OPEN) x = ret; else ARG0(x);
+  u64 f = fd_file(task, (u32)x); if (!f) return give_up(h, CLASS_FILE);
+  key = file_key(f, c->seed, &l);
+  KL(mnt, f, OFF_file__f_path__mnt); KL(d, f, OFF_file__f_path__dentry);
+  mp = CAST(mnt - OFF_mount__mnt, ID_mount); KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);
+#pragma nounroll
+  for (i = 0; i < LEVELS; i++) {
+    KL(inode, d, OFF_dentry__d_inode); KL(ino, inode, OFF_inode__i_ino); KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev);
+#pragma unroll
+    for (j = 0; j < 8; j++) if (c->sensitive_ino[j] == (u32)ino && c->sensitive_dev[j] == dev && ino) answer = 0;
+    if (d == root) {
+      KL(up, mp, OFF_mount__mnt_parent); if (up == mp) break;
+      KL(d, mp, OFF_mount__mnt_mountpoint); mp = up; KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);
+      continue;
+    }
+    KL(parent, d, OFF_dentry__d_parent); if (parent == d) break;
+    d = parent;
+  }
+  if (i == LEVELS) answer = 0;
+  u64 *v = verdict_of(cpu, key); if (v) *v = (key & ~1ull) | answer;
+  jump.call(ctx, TAIL_SELF);
+  return give_up(h, CLASS_FILE);
+}
+
+/* Tail: an open that failed has no file: the caller's string, marked as a claim, behind the fixed part of the record. */
+int open_failed(u64 *ctx) {
+  ENTER_CALL
+  u64 user, dirfd = 0, key = 0, given = 0, mnt = 0, d = 0, inode = 0; u8 first = 0; long n = 0; u32 units = 1; struct leaf l;
+  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+  if (call & CALL_AT) { ARG0(dirfd); ARG1(user); ARG2(given); } else { ARG0(user); ARG1(given); }
+  if (call & CALL_HANDLE) user = 0;
+  if (user && !bpf_probe_read_user(&first, 1, (void *)user) && first && first != '/' && open_base(task, call, dirfd, &mnt, &d, &inode)) {
+    key = path_key(mnt, d, inode, c->seed, &l); kf |= KF_RELATIVE;
+    if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
+  }
+  u64 seq = h->seq; h->seq = seq + 1;
+  u8 *p = room(h, cpu, 64 + 4096 + 64, 0);
+  if (!p || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
+  struct file_open_event *e = (void *)p;
+  if (user) n = bpf_probe_read_user_str(p + 64, 4096, (void *)user);
+  if (n <= 0) { kf |= KF_UNNAMED; n = 0; } else { kf |= KF_CLAIMED; n -= 1; units += (n + 63) >> 6; }
+  if (call & CALL_FLAGS2) { u64 how = given; given = 0; bpf_probe_read_user(&given, 8, (void *)how); }
+  e->type = FILE_OPEN; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = -1;
+  e->session = n; e->generation = 0; e->oflags = (u32)given;
+  push(h, units);
+  return end(h);
+}
+
+/* Tail: unlink and rename, by the caller's names. */
+int names(u64 *ctx) {
+  ENTER_CALL
+  u64 a0, a1, a2, a3; u32 o = 0; u8 first = 0; ARG0(a0); ARG1(a1); ARG2(a2); ARG3(a3);
+  if (op == OP_UNLINK && call & CALL_AT && a2 & 0x200) return end(h);      /* AT_REMOVEDIR: a directory's, another event */
+  u64 name = call & CALL_AT ? a1 : a0; int dirfd = call & CALL_AT ? (int)a0 : -100;
+  struct scratch *s = record_begin(task, ts, cpu, op == OP_UNLINK ? FILE_DELETE : FILE_RENAME, ret, nr, kf | KF_CLAIMED, -1); if (!s) return end(h);
+  o = blob_task(s, o, task);
+  o = blob_user_string(s, o, BLOB_NAME, name);
+  if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE, task, dirfd);
+  if (op == OP_RENAME) {
+    name = call & CALL_AT ? a3 : a1; dirfd = call & CALL_AT ? (int)a2 : -100; first = 0;
+    o = blob_user_string(s, o, BLOB_NAME2, name);
+    if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE2, task, dirfd);
+  }
+  record_end(ctx, h, s, o, CLASS_FILE);
+  return end(h);
+}
+
+/* Tail: a fork or exec that failed. */
+int process_failed(u64 *ctx) {
+  ENTER_CALL
+  u64 a0, a1; u32 o = 0; u8 first = 0; ARG0(a0); ARG1(a1);
+  struct scratch *s = record_begin(task, ts, cpu, op == OP_EXEC ? PROCESS_EXEC : PROCESS_FORK, ret, nr, op == OP_EXEC ? kf | KF_CLAIMED : kf, -1); if (!s) return end(h);
+  o = blob_task(s, o, task);
+  if (op == OP_EXEC) {
+    u64 name = call & CALL_AT ? a1 : a0;
+    o = blob_cwd(s, o, BLOB_DIRECTORY, task);
+    o = blob_user_string(s, o, BLOB_NAME, name);
+    if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE, task, call & CALL_AT ? (int)a0 : -100);
+  }
+  record_end(ctx, h, s, o, CLASS_PROCESS);
+  return end(h);
+}
+
+/* Tail: close_range. */
+int sweep_range(u64 *ctx) {
+  ENTER_CALL
+  u64 from, to, flags; ARG0(from); ARG1(to); ARG2(flags);
+  if (ret < 0 || flags & 4) return end(h);                       /* CLOSE_RANGE_CLOEXEC closes nothing yet */
+  sweep(h, cpu, ts, task, tgid, tid, exec_id, from, to, nr, WHY_CLOSE);
+  return end(h);
+}

@@ -1,0 +1,550 @@
+/* generated from monitor/events.py by `make gen`; do not edit */
+
+struct task_facts {
+  u64 start;  /* start time of the thread group leader, CLOCK_BOOTTIME ns */
+  u64 parent_start;  /* the same of the real parent's leader */
+  u64 cgroup;  /* cgroup v2 id */
+  u64 exe_key;  /* path key of mm->exe_file, 0 for kernel threads */
+  u32 tgid;  /* process id */
+  u32 tid;  /* thread id */
+  u32 exec_id;  /* number of execs of this process (self_exec_id) */
+  u32 ppid;  /* process id of the real parent */
+  u32 uid;  /* real user id */
+  u32 euid;  /* effective user id */
+  u32 gid;  /* real group id */
+  u32 egid;  /* effective group id */
+  u32 login_uid;  /* audit login uid; 4294967295 = unset */
+  u32 login_session;  /* audit session; 4294967295 = unset */
+  u8 comm[16];  /* thread name (comm) */
+};
+_Static_assert(sizeof(struct task_facts) == 88, "task_facts");
+_Static_assert(__builtin_offsetof(struct task_facts, start) == 0, "task_facts.start");
+_Static_assert(__builtin_offsetof(struct task_facts, parent_start) == 8, "task_facts.parent_start");
+_Static_assert(__builtin_offsetof(struct task_facts, cgroup) == 16, "task_facts.cgroup");
+_Static_assert(__builtin_offsetof(struct task_facts, exe_key) == 24, "task_facts.exe_key");
+_Static_assert(__builtin_offsetof(struct task_facts, tgid) == 32, "task_facts.tgid");
+_Static_assert(__builtin_offsetof(struct task_facts, tid) == 36, "task_facts.tid");
+_Static_assert(__builtin_offsetof(struct task_facts, exec_id) == 40, "task_facts.exec_id");
+_Static_assert(__builtin_offsetof(struct task_facts, ppid) == 44, "task_facts.ppid");
+_Static_assert(__builtin_offsetof(struct task_facts, uid) == 48, "task_facts.uid");
+_Static_assert(__builtin_offsetof(struct task_facts, euid) == 52, "task_facts.euid");
+_Static_assert(__builtin_offsetof(struct task_facts, gid) == 56, "task_facts.gid");
+_Static_assert(__builtin_offsetof(struct task_facts, egid) == 60, "task_facts.egid");
+_Static_assert(__builtin_offsetof(struct task_facts, login_uid) == 64, "task_facts.login_uid");
+_Static_assert(__builtin_offsetof(struct task_facts, login_session) == 68, "task_facts.login_session");
+_Static_assert(__builtin_offsetof(struct task_facts, comm) == 72, "task_facts.comm");
+
+struct record {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+};
+_Static_assert(sizeof(struct record) == 32, "record");
+_Static_assert(__builtin_offsetof(struct record, type) == 0, "record.type");
+_Static_assert(__builtin_offsetof(struct record, units) == 2, "record.units");
+_Static_assert(__builtin_offsetof(struct record, tid) == 4, "record.tid");
+_Static_assert(__builtin_offsetof(struct record, ts) == 8, "record.ts");
+_Static_assert(__builtin_offsetof(struct record, seq) == 16, "record.seq");
+_Static_assert(__builtin_offsetof(struct record, key) == 24, "record.key");
+
+struct bulk_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+};
+_Static_assert(sizeof(struct bulk_event) == 56, "bulk_event");
+_Static_assert(__builtin_offsetof(struct bulk_event, type) == 0, "bulk_event.type");
+_Static_assert(__builtin_offsetof(struct bulk_event, units) == 2, "bulk_event.units");
+_Static_assert(__builtin_offsetof(struct bulk_event, tid) == 4, "bulk_event.tid");
+_Static_assert(__builtin_offsetof(struct bulk_event, ts) == 8, "bulk_event.ts");
+_Static_assert(__builtin_offsetof(struct bulk_event, seq) == 16, "bulk_event.seq");
+_Static_assert(__builtin_offsetof(struct bulk_event, key) == 24, "bulk_event.key");
+_Static_assert(__builtin_offsetof(struct bulk_event, ret) == 32, "bulk_event.ret");
+_Static_assert(__builtin_offsetof(struct bulk_event, nr) == 40, "bulk_event.nr");
+_Static_assert(__builtin_offsetof(struct bulk_event, kf) == 42, "bulk_event.kf");
+_Static_assert(__builtin_offsetof(struct bulk_event, fd) == 44, "bulk_event.fd");
+_Static_assert(__builtin_offsetof(struct bulk_event, session) == 48, "bulk_event.session");
+_Static_assert(__builtin_offsetof(struct bulk_event, generation) == 52, "bulk_event.generation");
+
+struct control_event {
+  u32 length;  /* total length in bytes */
+  u16 type;  /* event id */
+  u16 cpu;  /* CPU */
+  u64 ts;  /* CLOCK_BOOTTIME ns */
+  u64 seq;  /* this CPU's sequence number over both lanes */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall; 65535: none */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor; -1: none */
+  u64 arg;  /* meaning depends on the event: flags, exit code */
+  u64 ino;  /* inode */
+  u32 dev;  /* device, major:minor */
+  u32 mode;  /* permissions, octal */
+  u32 original;  /* length before truncation, 0: whole */
+  u32 flags;  /* FILE_FLAGS of the named object */
+  u64 start;  /* start time of the thread group leader, CLOCK_BOOTTIME ns */
+  u64 parent_start;  /* the same of the real parent's leader */
+  u64 cgroup;  /* cgroup v2 id */
+  u64 exe_key;  /* path key of mm->exe_file, 0 for kernel threads */
+  u32 tgid;  /* process id */
+  u32 tid;  /* thread id */
+  u32 exec_id;  /* number of execs of this process (self_exec_id) */
+  u32 ppid;  /* process id of the real parent */
+  u32 uid;  /* real user id */
+  u32 euid;  /* effective user id */
+  u32 gid;  /* real group id */
+  u32 egid;  /* effective group id */
+  u32 login_uid;  /* audit login uid; 4294967295 = unset */
+  u32 login_session;  /* audit session; 4294967295 = unset */
+  u8 comm[16];  /* thread name (comm) */
+};
+_Static_assert(sizeof(struct control_event) == 160, "control_event");
+_Static_assert(__builtin_offsetof(struct control_event, length) == 0, "control_event.length");
+_Static_assert(__builtin_offsetof(struct control_event, type) == 4, "control_event.type");
+_Static_assert(__builtin_offsetof(struct control_event, cpu) == 6, "control_event.cpu");
+_Static_assert(__builtin_offsetof(struct control_event, ts) == 8, "control_event.ts");
+_Static_assert(__builtin_offsetof(struct control_event, seq) == 16, "control_event.seq");
+_Static_assert(__builtin_offsetof(struct control_event, ret) == 24, "control_event.ret");
+_Static_assert(__builtin_offsetof(struct control_event, nr) == 32, "control_event.nr");
+_Static_assert(__builtin_offsetof(struct control_event, kf) == 34, "control_event.kf");
+_Static_assert(__builtin_offsetof(struct control_event, fd) == 36, "control_event.fd");
+_Static_assert(__builtin_offsetof(struct control_event, arg) == 40, "control_event.arg");
+_Static_assert(__builtin_offsetof(struct control_event, ino) == 48, "control_event.ino");
+_Static_assert(__builtin_offsetof(struct control_event, dev) == 56, "control_event.dev");
+_Static_assert(__builtin_offsetof(struct control_event, mode) == 60, "control_event.mode");
+_Static_assert(__builtin_offsetof(struct control_event, original) == 64, "control_event.original");
+_Static_assert(__builtin_offsetof(struct control_event, flags) == 68, "control_event.flags");
+_Static_assert(__builtin_offsetof(struct control_event, start) == 72, "control_event.start");
+_Static_assert(__builtin_offsetof(struct control_event, parent_start) == 80, "control_event.parent_start");
+_Static_assert(__builtin_offsetof(struct control_event, cgroup) == 88, "control_event.cgroup");
+_Static_assert(__builtin_offsetof(struct control_event, exe_key) == 96, "control_event.exe_key");
+_Static_assert(__builtin_offsetof(struct control_event, tgid) == 104, "control_event.tgid");
+_Static_assert(__builtin_offsetof(struct control_event, tid) == 108, "control_event.tid");
+_Static_assert(__builtin_offsetof(struct control_event, exec_id) == 112, "control_event.exec_id");
+_Static_assert(__builtin_offsetof(struct control_event, ppid) == 116, "control_event.ppid");
+_Static_assert(__builtin_offsetof(struct control_event, uid) == 120, "control_event.uid");
+_Static_assert(__builtin_offsetof(struct control_event, euid) == 124, "control_event.euid");
+_Static_assert(__builtin_offsetof(struct control_event, gid) == 128, "control_event.gid");
+_Static_assert(__builtin_offsetof(struct control_event, egid) == 132, "control_event.egid");
+_Static_assert(__builtin_offsetof(struct control_event, login_uid) == 136, "control_event.login_uid");
+_Static_assert(__builtin_offsetof(struct control_event, login_session) == 140, "control_event.login_session");
+_Static_assert(__builtin_offsetof(struct control_event, comm) == 144, "control_event.comm");
+
+struct task_definition {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  u64 t_start;  /* start time of the thread group leader, CLOCK_BOOTTIME ns */
+  u64 t_parent_start;  /* the same of the real parent's leader */
+  u64 t_cgroup;  /* cgroup v2 id */
+  u64 t_exe_key;  /* path key of mm->exe_file, 0 for kernel threads */
+  u32 t_tgid;  /* process id */
+  u32 t_tid;  /* thread id */
+  u32 t_exec_id;  /* number of execs of this process (self_exec_id) */
+  u32 t_ppid;  /* process id of the real parent */
+  u32 t_uid;  /* real user id */
+  u32 t_euid;  /* effective user id */
+  u32 t_gid;  /* real group id */
+  u32 t_egid;  /* effective group id */
+  u32 t_login_uid;  /* audit login uid; 4294967295 = unset */
+  u32 t_login_session;  /* audit session; 4294967295 = unset */
+  u8 t_comm[16];  /* thread name (comm) */
+  u32 cgroup_bytes;  /* bytes of cgroup names that follow, leaf first, each with its NUL */
+  u32 pad;
+};
+_Static_assert(sizeof(struct task_definition) == 128, "task_definition");
+_Static_assert(__builtin_offsetof(struct task_definition, type) == 0, "task_definition.type");
+_Static_assert(__builtin_offsetof(struct task_definition, units) == 2, "task_definition.units");
+_Static_assert(__builtin_offsetof(struct task_definition, tid) == 4, "task_definition.tid");
+_Static_assert(__builtin_offsetof(struct task_definition, ts) == 8, "task_definition.ts");
+_Static_assert(__builtin_offsetof(struct task_definition, seq) == 16, "task_definition.seq");
+_Static_assert(__builtin_offsetof(struct task_definition, key) == 24, "task_definition.key");
+_Static_assert(__builtin_offsetof(struct task_definition, t_start) == 32, "task_definition.t_start");
+_Static_assert(__builtin_offsetof(struct task_definition, t_parent_start) == 40, "task_definition.t_parent_start");
+_Static_assert(__builtin_offsetof(struct task_definition, t_cgroup) == 48, "task_definition.t_cgroup");
+_Static_assert(__builtin_offsetof(struct task_definition, t_exe_key) == 56, "task_definition.t_exe_key");
+_Static_assert(__builtin_offsetof(struct task_definition, t_tgid) == 64, "task_definition.t_tgid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_tid) == 68, "task_definition.t_tid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_exec_id) == 72, "task_definition.t_exec_id");
+_Static_assert(__builtin_offsetof(struct task_definition, t_ppid) == 76, "task_definition.t_ppid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_uid) == 80, "task_definition.t_uid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_euid) == 84, "task_definition.t_euid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_gid) == 88, "task_definition.t_gid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_egid) == 92, "task_definition.t_egid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_login_uid) == 96, "task_definition.t_login_uid");
+_Static_assert(__builtin_offsetof(struct task_definition, t_login_session) == 100, "task_definition.t_login_session");
+_Static_assert(__builtin_offsetof(struct task_definition, t_comm) == 104, "task_definition.t_comm");
+_Static_assert(__builtin_offsetof(struct task_definition, cgroup_bytes) == 120, "task_definition.cgroup_bytes");
+_Static_assert(__builtin_offsetof(struct task_definition, pad) == 124, "task_definition.pad");
+
+struct file_definition {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  u64 ino;  /* inode number */
+  u32 dev;  /* device as the kernel has it (20 bits minor) */
+  u32 generation;  /* inode generation */
+  u32 mode;  /* type and permissions */
+  u32 uid;  /* owner */
+  u32 gid;  /* owning group */
+  u32 flags;  /* FILE_FLAGS */
+  u32 mount_ns;  /* mount namespace */
+  u32 bytes;  /* bytes of names that follow, leaf first, each with its NUL */
+};
+_Static_assert(sizeof(struct file_definition) == 72, "file_definition");
+_Static_assert(__builtin_offsetof(struct file_definition, type) == 0, "file_definition.type");
+_Static_assert(__builtin_offsetof(struct file_definition, units) == 2, "file_definition.units");
+_Static_assert(__builtin_offsetof(struct file_definition, tid) == 4, "file_definition.tid");
+_Static_assert(__builtin_offsetof(struct file_definition, ts) == 8, "file_definition.ts");
+_Static_assert(__builtin_offsetof(struct file_definition, seq) == 16, "file_definition.seq");
+_Static_assert(__builtin_offsetof(struct file_definition, key) == 24, "file_definition.key");
+_Static_assert(__builtin_offsetof(struct file_definition, ino) == 32, "file_definition.ino");
+_Static_assert(__builtin_offsetof(struct file_definition, dev) == 40, "file_definition.dev");
+_Static_assert(__builtin_offsetof(struct file_definition, generation) == 44, "file_definition.generation");
+_Static_assert(__builtin_offsetof(struct file_definition, mode) == 48, "file_definition.mode");
+_Static_assert(__builtin_offsetof(struct file_definition, uid) == 52, "file_definition.uid");
+_Static_assert(__builtin_offsetof(struct file_definition, gid) == 56, "file_definition.gid");
+_Static_assert(__builtin_offsetof(struct file_definition, flags) == 60, "file_definition.flags");
+_Static_assert(__builtin_offsetof(struct file_definition, mount_ns) == 64, "file_definition.mount_ns");
+_Static_assert(__builtin_offsetof(struct file_definition, bytes) == 68, "file_definition.bytes");
+
+struct socket_definition {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  u64 ino;  /* inode of the socket */
+  u64 cookie;  /* socket cookie, 0: none yet */
+  u16 family;  /* AF_* */
+  u16 kind;  /* SOCK_* */
+  u16 protocol;  /* IPPROTO_* */
+  u16 local_port;  /* host byte order */
+  u16 remote_port;  /* host byte order */
+  u16 local_bytes;  /* length of the Unix name that follows */
+  u16 remote_bytes;  /* length of the peer's Unix name that follows it */
+  u16 state;  /* TCP state */
+  u8 local[16];  /* local address, IPv4 in the first 4 bytes */
+  u8 remote[16];  /* remote address */
+};
+_Static_assert(sizeof(struct socket_definition) == 96, "socket_definition");
+_Static_assert(__builtin_offsetof(struct socket_definition, type) == 0, "socket_definition.type");
+_Static_assert(__builtin_offsetof(struct socket_definition, units) == 2, "socket_definition.units");
+_Static_assert(__builtin_offsetof(struct socket_definition, tid) == 4, "socket_definition.tid");
+_Static_assert(__builtin_offsetof(struct socket_definition, ts) == 8, "socket_definition.ts");
+_Static_assert(__builtin_offsetof(struct socket_definition, seq) == 16, "socket_definition.seq");
+_Static_assert(__builtin_offsetof(struct socket_definition, key) == 24, "socket_definition.key");
+_Static_assert(__builtin_offsetof(struct socket_definition, ino) == 32, "socket_definition.ino");
+_Static_assert(__builtin_offsetof(struct socket_definition, cookie) == 40, "socket_definition.cookie");
+_Static_assert(__builtin_offsetof(struct socket_definition, family) == 48, "socket_definition.family");
+_Static_assert(__builtin_offsetof(struct socket_definition, kind) == 50, "socket_definition.kind");
+_Static_assert(__builtin_offsetof(struct socket_definition, protocol) == 52, "socket_definition.protocol");
+_Static_assert(__builtin_offsetof(struct socket_definition, local_port) == 54, "socket_definition.local_port");
+_Static_assert(__builtin_offsetof(struct socket_definition, remote_port) == 56, "socket_definition.remote_port");
+_Static_assert(__builtin_offsetof(struct socket_definition, local_bytes) == 58, "socket_definition.local_bytes");
+_Static_assert(__builtin_offsetof(struct socket_definition, remote_bytes) == 60, "socket_definition.remote_bytes");
+_Static_assert(__builtin_offsetof(struct socket_definition, state) == 62, "socket_definition.state");
+_Static_assert(__builtin_offsetof(struct socket_definition, local) == 64, "socket_definition.local");
+_Static_assert(__builtin_offsetof(struct socket_definition, remote) == 80, "socket_definition.remote");
+
+struct file_open_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 oflags;  /* open flags */
+};
+_Static_assert(sizeof(struct file_open_event) == 64, "file_open_event");
+_Static_assert(__builtin_offsetof(struct file_open_event, type) == 0, "file_open_event.type");
+_Static_assert(__builtin_offsetof(struct file_open_event, units) == 2, "file_open_event.units");
+_Static_assert(__builtin_offsetof(struct file_open_event, tid) == 4, "file_open_event.tid");
+_Static_assert(__builtin_offsetof(struct file_open_event, ts) == 8, "file_open_event.ts");
+_Static_assert(__builtin_offsetof(struct file_open_event, seq) == 16, "file_open_event.seq");
+_Static_assert(__builtin_offsetof(struct file_open_event, key) == 24, "file_open_event.key");
+_Static_assert(__builtin_offsetof(struct file_open_event, ret) == 32, "file_open_event.ret");
+_Static_assert(__builtin_offsetof(struct file_open_event, nr) == 40, "file_open_event.nr");
+_Static_assert(__builtin_offsetof(struct file_open_event, kf) == 42, "file_open_event.kf");
+_Static_assert(__builtin_offsetof(struct file_open_event, fd) == 44, "file_open_event.fd");
+_Static_assert(__builtin_offsetof(struct file_open_event, session) == 48, "file_open_event.session");
+_Static_assert(__builtin_offsetof(struct file_open_event, generation) == 52, "file_open_event.generation");
+_Static_assert(__builtin_offsetof(struct file_open_event, oflags) == 56, "file_open_event.oflags");
+
+struct file_read_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 pad;
+};
+_Static_assert(sizeof(struct file_read_event) == 64, "file_read_event");
+_Static_assert(__builtin_offsetof(struct file_read_event, type) == 0, "file_read_event.type");
+_Static_assert(__builtin_offsetof(struct file_read_event, units) == 2, "file_read_event.units");
+_Static_assert(__builtin_offsetof(struct file_read_event, tid) == 4, "file_read_event.tid");
+_Static_assert(__builtin_offsetof(struct file_read_event, ts) == 8, "file_read_event.ts");
+_Static_assert(__builtin_offsetof(struct file_read_event, seq) == 16, "file_read_event.seq");
+_Static_assert(__builtin_offsetof(struct file_read_event, key) == 24, "file_read_event.key");
+_Static_assert(__builtin_offsetof(struct file_read_event, ret) == 32, "file_read_event.ret");
+_Static_assert(__builtin_offsetof(struct file_read_event, nr) == 40, "file_read_event.nr");
+_Static_assert(__builtin_offsetof(struct file_read_event, kf) == 42, "file_read_event.kf");
+_Static_assert(__builtin_offsetof(struct file_read_event, fd) == 44, "file_read_event.fd");
+_Static_assert(__builtin_offsetof(struct file_read_event, session) == 48, "file_read_event.session");
+_Static_assert(__builtin_offsetof(struct file_read_event, generation) == 52, "file_read_event.generation");
+_Static_assert(__builtin_offsetof(struct file_read_event, pad) == 56, "file_read_event.pad");
+
+struct file_write_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 pad;
+};
+_Static_assert(sizeof(struct file_write_event) == 64, "file_write_event");
+_Static_assert(__builtin_offsetof(struct file_write_event, type) == 0, "file_write_event.type");
+_Static_assert(__builtin_offsetof(struct file_write_event, units) == 2, "file_write_event.units");
+_Static_assert(__builtin_offsetof(struct file_write_event, tid) == 4, "file_write_event.tid");
+_Static_assert(__builtin_offsetof(struct file_write_event, ts) == 8, "file_write_event.ts");
+_Static_assert(__builtin_offsetof(struct file_write_event, seq) == 16, "file_write_event.seq");
+_Static_assert(__builtin_offsetof(struct file_write_event, key) == 24, "file_write_event.key");
+_Static_assert(__builtin_offsetof(struct file_write_event, ret) == 32, "file_write_event.ret");
+_Static_assert(__builtin_offsetof(struct file_write_event, nr) == 40, "file_write_event.nr");
+_Static_assert(__builtin_offsetof(struct file_write_event, kf) == 42, "file_write_event.kf");
+_Static_assert(__builtin_offsetof(struct file_write_event, fd) == 44, "file_write_event.fd");
+_Static_assert(__builtin_offsetof(struct file_write_event, session) == 48, "file_write_event.session");
+_Static_assert(__builtin_offsetof(struct file_write_event, generation) == 52, "file_write_event.generation");
+_Static_assert(__builtin_offsetof(struct file_write_event, pad) == 56, "file_write_event.pad");
+
+struct file_close_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 read_count;  /* reads or receives since the record before */
+  u64 read_bytes;  /* their bytes */
+  u64 write_count;  /* writes or sends since the record before */
+  u64 write_bytes;  /* their bytes */
+  u64 reason;  /* why the record was made */
+  u64 pad;
+  u64 pad2;
+  u64 pad3;
+};
+_Static_assert(sizeof(struct file_close_event) == 120, "file_close_event");
+_Static_assert(__builtin_offsetof(struct file_close_event, type) == 0, "file_close_event.type");
+_Static_assert(__builtin_offsetof(struct file_close_event, units) == 2, "file_close_event.units");
+_Static_assert(__builtin_offsetof(struct file_close_event, tid) == 4, "file_close_event.tid");
+_Static_assert(__builtin_offsetof(struct file_close_event, ts) == 8, "file_close_event.ts");
+_Static_assert(__builtin_offsetof(struct file_close_event, seq) == 16, "file_close_event.seq");
+_Static_assert(__builtin_offsetof(struct file_close_event, key) == 24, "file_close_event.key");
+_Static_assert(__builtin_offsetof(struct file_close_event, ret) == 32, "file_close_event.ret");
+_Static_assert(__builtin_offsetof(struct file_close_event, nr) == 40, "file_close_event.nr");
+_Static_assert(__builtin_offsetof(struct file_close_event, kf) == 42, "file_close_event.kf");
+_Static_assert(__builtin_offsetof(struct file_close_event, fd) == 44, "file_close_event.fd");
+_Static_assert(__builtin_offsetof(struct file_close_event, session) == 48, "file_close_event.session");
+_Static_assert(__builtin_offsetof(struct file_close_event, generation) == 52, "file_close_event.generation");
+_Static_assert(__builtin_offsetof(struct file_close_event, read_count) == 56, "file_close_event.read_count");
+_Static_assert(__builtin_offsetof(struct file_close_event, read_bytes) == 64, "file_close_event.read_bytes");
+_Static_assert(__builtin_offsetof(struct file_close_event, write_count) == 72, "file_close_event.write_count");
+_Static_assert(__builtin_offsetof(struct file_close_event, write_bytes) == 80, "file_close_event.write_bytes");
+_Static_assert(__builtin_offsetof(struct file_close_event, reason) == 88, "file_close_event.reason");
+_Static_assert(__builtin_offsetof(struct file_close_event, pad) == 96, "file_close_event.pad");
+_Static_assert(__builtin_offsetof(struct file_close_event, pad2) == 104, "file_close_event.pad2");
+_Static_assert(__builtin_offsetof(struct file_close_event, pad3) == 112, "file_close_event.pad3");
+
+struct socket_send_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 pad;
+};
+_Static_assert(sizeof(struct socket_send_event) == 64, "socket_send_event");
+_Static_assert(__builtin_offsetof(struct socket_send_event, type) == 0, "socket_send_event.type");
+_Static_assert(__builtin_offsetof(struct socket_send_event, units) == 2, "socket_send_event.units");
+_Static_assert(__builtin_offsetof(struct socket_send_event, tid) == 4, "socket_send_event.tid");
+_Static_assert(__builtin_offsetof(struct socket_send_event, ts) == 8, "socket_send_event.ts");
+_Static_assert(__builtin_offsetof(struct socket_send_event, seq) == 16, "socket_send_event.seq");
+_Static_assert(__builtin_offsetof(struct socket_send_event, key) == 24, "socket_send_event.key");
+_Static_assert(__builtin_offsetof(struct socket_send_event, ret) == 32, "socket_send_event.ret");
+_Static_assert(__builtin_offsetof(struct socket_send_event, nr) == 40, "socket_send_event.nr");
+_Static_assert(__builtin_offsetof(struct socket_send_event, kf) == 42, "socket_send_event.kf");
+_Static_assert(__builtin_offsetof(struct socket_send_event, fd) == 44, "socket_send_event.fd");
+_Static_assert(__builtin_offsetof(struct socket_send_event, session) == 48, "socket_send_event.session");
+_Static_assert(__builtin_offsetof(struct socket_send_event, generation) == 52, "socket_send_event.generation");
+_Static_assert(__builtin_offsetof(struct socket_send_event, pad) == 56, "socket_send_event.pad");
+
+struct socket_receive_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 pad;
+};
+_Static_assert(sizeof(struct socket_receive_event) == 64, "socket_receive_event");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, type) == 0, "socket_receive_event.type");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, units) == 2, "socket_receive_event.units");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, tid) == 4, "socket_receive_event.tid");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, ts) == 8, "socket_receive_event.ts");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, seq) == 16, "socket_receive_event.seq");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, key) == 24, "socket_receive_event.key");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, ret) == 32, "socket_receive_event.ret");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, nr) == 40, "socket_receive_event.nr");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, kf) == 42, "socket_receive_event.kf");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, fd) == 44, "socket_receive_event.fd");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, session) == 48, "socket_receive_event.session");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, generation) == 52, "socket_receive_event.generation");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, pad) == 56, "socket_receive_event.pad");
+
+struct socket_close_event {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 64 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
+  u64 key;  /* object key */
+  s64 ret;  /* return value */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  s32 fd;  /* file descriptor */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none */
+  u32 generation;  /* generation of that slot */
+  u64 read_count;  /* reads or receives since the record before */
+  u64 read_bytes;  /* their bytes */
+  u64 write_count;  /* writes or sends since the record before */
+  u64 write_bytes;  /* their bytes */
+  u64 reason;  /* why the record was made */
+  u64 pad;
+  u64 pad2;
+  u64 pad3;
+};
+_Static_assert(sizeof(struct socket_close_event) == 120, "socket_close_event");
+_Static_assert(__builtin_offsetof(struct socket_close_event, type) == 0, "socket_close_event.type");
+_Static_assert(__builtin_offsetof(struct socket_close_event, units) == 2, "socket_close_event.units");
+_Static_assert(__builtin_offsetof(struct socket_close_event, tid) == 4, "socket_close_event.tid");
+_Static_assert(__builtin_offsetof(struct socket_close_event, ts) == 8, "socket_close_event.ts");
+_Static_assert(__builtin_offsetof(struct socket_close_event, seq) == 16, "socket_close_event.seq");
+_Static_assert(__builtin_offsetof(struct socket_close_event, key) == 24, "socket_close_event.key");
+_Static_assert(__builtin_offsetof(struct socket_close_event, ret) == 32, "socket_close_event.ret");
+_Static_assert(__builtin_offsetof(struct socket_close_event, nr) == 40, "socket_close_event.nr");
+_Static_assert(__builtin_offsetof(struct socket_close_event, kf) == 42, "socket_close_event.kf");
+_Static_assert(__builtin_offsetof(struct socket_close_event, fd) == 44, "socket_close_event.fd");
+_Static_assert(__builtin_offsetof(struct socket_close_event, session) == 48, "socket_close_event.session");
+_Static_assert(__builtin_offsetof(struct socket_close_event, generation) == 52, "socket_close_event.generation");
+_Static_assert(__builtin_offsetof(struct socket_close_event, read_count) == 56, "socket_close_event.read_count");
+_Static_assert(__builtin_offsetof(struct socket_close_event, read_bytes) == 64, "socket_close_event.read_bytes");
+_Static_assert(__builtin_offsetof(struct socket_close_event, write_count) == 72, "socket_close_event.write_count");
+_Static_assert(__builtin_offsetof(struct socket_close_event, write_bytes) == 80, "socket_close_event.write_bytes");
+_Static_assert(__builtin_offsetof(struct socket_close_event, reason) == 88, "socket_close_event.reason");
+_Static_assert(__builtin_offsetof(struct socket_close_event, pad) == 96, "socket_close_event.pad");
+_Static_assert(__builtin_offsetof(struct socket_close_event, pad2) == 104, "socket_close_event.pad2");
+_Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "socket_close_event.pad3");
+
+#define DEF_TASK 1
+#define DEF_FILE 2
+#define DEF_SOCKET 3
+#define DEF_SESSION 4
+#define PROCESS_FORK 16
+#define PROCESS_EXEC 17
+#define PROCESS_EXIT 18
+#define FILE_OPEN 32
+#define FILE_READ 33
+#define FILE_WRITE 34
+#define FILE_CLOSE 35
+#define FILE_DELETE 36
+#define FILE_RENAME 37
+#define SOCKET_BIND 48
+#define SOCKET_LISTEN 49
+#define SOCKET_CONNECT 50
+#define SOCKET_ACCEPT 51
+#define SOCKET_SEND 52
+#define SOCKET_RECEIVE 53
+#define SOCKET_CLOSE 54
+#define KF_CREATED 256
+#define KF_CLAIMED 1
+#define KF_BEGIN 2
+#define KF_TRUNCATED 4
+#define KF_RELATIVE 8
+#define KF_ADDRESS 16
+#define KF_UNNAMED 32
+#define KF_COMPAT 64
+#define KF_MANY 128
+#define FILE_DELETED 1
+#define FILE_NO_PATH 2
+#define FILE_TOO_DEEP 4
+#define FILE_UNSTABLE 8
+#define FILE_DETACHED 16
+#define BLOB_EXECUTABLE 1
+#define BLOB_DIRECTORY 2
+#define BLOB_ARGS 3
+#define BLOB_NAME 4
+#define BLOB_BASE 5
+#define BLOB_NAME2 6
+#define BLOB_BASE2 7
+#define BLOB_ADDRESS 8
+#define BLOB_SOCKET 9
+#define BLOB_CGROUP 10

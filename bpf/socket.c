@@ -1,0 +1,177 @@
+/* Sockets: their identity and addresses from the kernel's own objects; sends, receives, binds, listens, connects, accepts. */
+
+struct endpoints { u64 ino, cookie, local_name, remote_name; u64 local[2], remote[2]; u16 family, kind, protocol, local_port, remote_port, state; };
+
+/* Fills `e` from the struct file of a socket and returns the key of this state of it. */
+static inline u64 look_at_socket(u64 f, u64 seed, struct endpoints *e) {
+  u64 sock = 0, sk = 0, inode = 0, key = PHI ^ seed; u16 x = 0, port = 0; u32 a = 0; u8 state = 0;
+  e->cookie = e->local_name = e->remote_name = 0; e->local[0] = e->local[1] = e->remote[0] = e->remote[1] = 0;
+  e->family = e->kind = e->protocol = e->local_port = e->remote_port = e->state = 0; e->ino = 0;
+  KL(inode, f, OFF_file__f_inode); KL(e->ino, inode, OFF_inode__i_ino); MIX(key, e->ino);
+  KL(sock, f, OFF_file__private_data); if (!sock) return key;
+  sock = CAST(sock, ID_socket);
+  KL2(x, sock, OFF_socket__type); e->kind = x; KL(sk, sock, OFF_socket__sk); if (!sk) return key;
+  x = 0; KL2(x, sk, OFF_sock__family); e->family = x;
+  x = 0; KL2(x, sk, OFF_sock__protocol); e->protocol = x;
+  MIX(key, (u64)e->family << 32 | e->protocol << 16 | e->kind);
+  if (e->family == 2 || e->family == 10) {
+    KL2(port, sk, OFF_sock__num); e->local_port = port; x = 0; KL2(x, sk, OFF_sock__dport); e->remote_port = (x >> 8 | x << 8) & 0xffff;
+    KL(e->cookie, sk, OFF_sock__cookie);
+    if (e->family == 2) { KL4(a, sk, OFF_sock__rcv_saddr); e->local[0] = a; a = 0; KL4(a, sk, OFF_sock__daddr); e->remote[0] = a; }
+    else {
+      KL(e->local[0], sk, OFF_sock__v6_rcv_saddr); KL(e->local[1], sk, OFF_sock__v6_rcv_saddr + 8);
+      KL(e->remote[0], sk, OFF_sock__v6_daddr); KL(e->remote[1], sk, OFF_sock__v6_daddr + 8);
+    }
+    MIX(key, e->local[0]); MIX(key, e->local[1]); MIX(key, e->remote[0]); MIX(key, e->remote[1]);
+    MIX(key, (u64)e->local_port << 16 | e->remote_port); MIX(key, e->cookie);
+  } else if (e->family == 1) {
+    u64 peer = 0; u32 low;
+    sk = CAST(sk, ID_unix_sock);
+    KL(e->local_name, sk, OFF_unix_sock__addr); LOW(low, e->local_name); MIX(key, low);
+    KL(peer, sk, OFF_unix_sock__peer);
+    if (peer) { peer = CAST(peer, ID_unix_sock); KL(e->remote_name, peer, OFF_unix_sock__addr); LOW(low, e->remote_name); MIX(key, low); }
+  }
+  return key;
+}
+static inline u32 unix_name(u64 addr, u8 *out) {
+  u32 len = 0; if (!addr) return 0;
+  KL4(len, addr, OFF_unix_address__len);
+  if (len <= 2 || len > 110) return 0;
+  len = (len - 2) & 127;
+  if (bpf_probe_read_kernel(out, len, (void *)(addr + OFF_unix_address__name + 2))) return 0;
+  return len;
+}
+/* Writes a socket definition to `p`, which has room for 512 bytes; returns its length. */
+static inline u32 write_socket(u8 *p, u64 key, u64 ts, u64 seq, struct endpoints *x) {
+  struct socket_definition *e = (void *)p; u32 n, m;
+  e->type = DEF_SOCKET; e->tid = 0; e->ts = ts; e->seq = seq; e->key = key; e->ino = x->ino; e->cookie = x->cookie;
+  e->family = x->family; e->kind = x->kind; e->protocol = x->protocol; e->local_port = x->local_port; e->remote_port = x->remote_port; e->state = x->state;
+  *(u64 *)&e->local[0] = x->local[0]; *(u64 *)&e->local[8] = x->local[1]; *(u64 *)&e->remote[0] = x->remote[0]; *(u64 *)&e->remote[8] = x->remote[1];
+  n = unix_name(x->local_name, p + sizeof(*e));
+  m = unix_name(x->remote_name, p + sizeof(*e) + (n & 127));
+  e->local_bytes = n; e->remote_bytes = m;
+  n = sizeof(*e) + (n & 127) + (m & 127);
+  e->units = (n + 63) >> 6;
+  return n;
+}
+static inline u64 hash_address(u8 *a, u32 n) {
+  u64 h = n, i; 
+#pragma unroll
+  for (i = 0; i < 3; i++) if (n >= 8 * i + 8) MIX(h, *(u64 *)(a + 8 * i));
+  if (n < 8) MIX(h, *(u32 *)a);
+  return h;
+}
+/* The address that a call names: of sendto and recvfrom in argument 4, of *msg behind argument 1. 0: none. */
+static inline u32 named_address(u64 regs, u32 compat, u32 call, u8 *out) {
+  u64 p = 0, msg, n = 0; u32 length = 0;
+  if (compat) return 0;
+  if (call & CALL_ADDRESS) {
+    ARG4(p); LD(n, regs, OFF_pt_regs__r9);
+    if ((call & CALL_OP) == OP_READ) { u64 where = n; n = 0; bpf_probe_read_user(&length, 4, (void *)where); n = length; }
+  } else if (call & (CALL_MSG | CALL_MMSG)) {
+    ARG1(msg); bpf_probe_read_user(&p, 8, (void *)msg); bpf_probe_read_user(&length, 4, (void *)(msg + 8)); n = length;
+  }
+  if (!p || n < 2 || n > 128) return 0;
+  n = n > 112 ? 112 : n;
+  if (bpf_probe_read_user(out, n & 127, (void *)p)) return 0;
+  return n;
+}
+/* Bytes of a call that returns a number of messages. */
+static inline s64 message_bytes(u64 regs, u32 compat, s64 messages) {
+  u64 vector, sum = 0; u32 i, one; if (compat) return 0;
+  ARG1(vector);
+#pragma nounroll
+  for (i = 0; i < 64; i++) {
+    if (i >= messages) break;
+    one = 0; bpf_probe_read_user(&one, 4, (void *)(vector + 64 * i + 56)); sum += one;
+  }
+  return sum;
+}
+
+/* Tail: a read, write, send or receive of a socket. */
+int socket_io(u64 *ctx) {
+  ENTER_CALL
+  u64 fd, f, inode = 0, ino = 0, key = 0, peer = 0; u32 low = 0, n = 0, slot; u16 mode = 0, type = op == OP_READ ? SOCKET_RECEIVE : SOCKET_SEND;
+  struct { u8 b[128]; } a;
+  ARG0(fd); fd = (u32)fd;
+  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
+  f = fd_file(task, fd);
+  if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); }
+  if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return end(h); }
+  LOW(low, f); KL(ino, inode, OFF_inode__i_ino);
+  __builtin_memset(&a, 0, sizeof a);
+  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG)) { n = named_address(regs, compat, call, a.b); if (n) peer = hash_address(a.b, n) | 1; }
+  u64 tag = session_tag(tgid, exec_id, fd); slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
+  int same = s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly; s64 bytes = ret;
+  if (ret > 0 && call & CALL_MMSG) bytes = message_bytes(regs, compat, ret);
+  if (!same) {
+    struct endpoints x; key = look_at_socket(f, c->seed, &x);
+    if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
+    evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, S_SOCKET); kf |= KF_BEGIN;
+  } else key = s->key;
+  quietly = count_transfer(h, c, s, op == OP_READ, bytes);
+  if (quietly && peer && peer != s->peer && !pressure(h)) { quietly = 0; h->folded--; }      /* another address: a dependence of its own */
+  if (peer) s->peer = peer;
+  if (quietly && same) return end(h);
+  if (!n) { put_event(h, cpu, ts, tid, type, key, bytes, nr, kf, fd, slot, s, 0, CLASS_SOCKET); return end(h); }
+  u64 seq = h->seq; h->seq = seq + 1;
+  u8 *p = room(h, cpu, 192, 0);
+  if (!p || h->undefinable) { h->refused_ring[CLASS_SOCKET]++; if (kf & KF_BEGIN) s->generation = 0; return end(h); }
+  struct file_open_event *e = (void *)p;
+  e->type = type; e->units = 3; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = bytes; e->nr = nr; e->kf = kf | KF_ADDRESS | KF_CLAIMED; e->fd = fd;
+  e->session = slot; e->generation = s->generation; e->oflags = n;
+  __builtin_memcpy(p + 64, &a, 128);
+  push(h, 3);
+  return end(h);
+}
+
+/* Tail: announces the call's socket as it is now and starts the caller again. */
+int define_socket(u64 *ctx) {
+  ENTER_CALL
+  u64 fd, f, key, *s; struct endpoints x; u8 *p;
+  if (op == OP_ACCEPT) fd = (u32)ret; else { ARG0(fd); fd = (u32)fd; }
+  f = fd_file(task, fd); if (!f) return give_up(h, CLASS_SOCKET);
+  key = look_at_socket(f, c->seed, &x); s = sent_slot(cpu, key); if (!s) return end(h);
+  p = room(h, cpu, 512, 0);
+  if (!p) h->undefinable = 1;
+  else { u32 n = write_socket(p, key, ts, h->seq, &x); push(h, (n + 63) >> 6); h->defined++; *s = key; }
+  jump.call(ctx, op >= OP_CONNECT ? TAIL_SOCKET_CONTROL : TAIL_SOCKET_IO);
+  return give_up(h, CLASS_SOCKET);
+}
+
+/* Tail: bind, listen, connect, accept. */
+int socket_control(u64 *ctx) {
+  ENTER_CALL
+  u64 fd, f = 0, user, inode = 0, ino = 0, key = 0, n = 0; u32 o = 0, low; u16 mode = 0, type; s32 shown; struct endpoints x;
+  type = op == OP_CONNECT ? SOCKET_CONNECT : op == OP_BIND ? SOCKET_BIND : op == OP_LISTEN ? SOCKET_LISTEN : SOCKET_ACCEPT;
+  ARG0(fd); fd = (u32)fd; shown = fd;
+  if (op == OP_ACCEPT && ret >= 0) { fd = (u32)ret; shown = fd; }
+  f = fd_file(task, fd);
+  if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); KL(ino, inode, OFF_inode__i_ino); }
+  int socket = f && (mode & 0170000) == 0140000, lives = socket && !h->undefinable && ((op == OP_ACCEPT && ret >= 0) || (op == OP_CONNECT && (ret >= 0 || ret == -115)));
+  if (socket) key = look_at_socket(f, c->seed, &x);
+  if (lives) {
+    if (!is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
+    if (!task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
+    /* the session begins here, so that a close without traffic still knows its object */
+    u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
+    LOW(low, f);
+    if (!(s->tag == tag && s->file == low && s->ino == ino)) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, S_SOCKET); }
+    s->key = key;
+    if (!s->generation) s->generation = (u32)(h->seq * NCPU + cpu) | 1;
+    struct bulk_event *b = (void *)room(h, cpu, 64, 0);
+    if (b) { b->type = DEF_SESSION; b->units = 1; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, 1); h->defined++; }
+    else s->generation = 0;
+  }
+  struct scratch *s = record_begin(task, ts, cpu, type, ret, nr, kf, shown); if (!s) return end(h);
+  o = blob_task(s, o, task);
+  if (op == OP_CONNECT || op == OP_BIND) {
+    ARG1(user); ARG2(n);
+    if (n > 112) n = 112;
+    if (n > 1 && !bpf_probe_read_user(blob_at(s, o), n & 127, (void *)user)) o = blob_end(s, o, BLOB_ADDRESS, n & 127);
+  }
+  if (socket) o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511);
+  if (op == OP_LISTEN) { ARG1(n); s->e.arg = n; }
+  record_end(ctx, h, s, o, CLASS_SOCKET);
+  return end(h);
+}

@@ -1,0 +1,5 @@
+"""`python -m monitor` is the `ebpf-monitor` command."""
+
+from monitor.cli import main
+
+main()

@@ -1,0 +1,333 @@
+"""The running monitor: composition, signals, the loop, the drain at the end.
+
+Owns the order of start and stop and the rhythm of the loop; the work is done by the stages it calls.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor import config as configuration
+from monitor import describe, events, procfs, recovery
+from monitor.clock import WallClock
+from monitor.config import Config
+from monitor.decode import DecodeError
+from monitor.encode import Document, Origin
+from monitor.enrich import HostFacts, UserNames
+from monitor.fastpath import EXPECTED, POS
+from monitor.kernel import bpf, compile, pins, probes, rings, selftest
+from monitor.kernel.compile import Shape
+from monitor.kernel.rings import Capture, KernelConfig
+from monitor.ledger import Ledger, State
+from monitor.log import Log, LogError
+from monitor.mirror import Mirror
+from monitor.naming import Tasks
+from monitor.order import Order
+from monitor.pipeline import Counts, Pipeline
+
+EXIT_OK, EXIT_FAILURE, EXIT_RUNNING, EXIT_CAPABILITY = 0, 1, 75, 77
+_GIVE_UP_AT = 0.75
+_NEEDED = {21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
+
+
+class StartError(Exception):
+    """The monitor cannot start; `status` is the exit status, the text says why and what to do."""
+
+    def __init__(self, message: str, status: int = EXIT_FAILURE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Options:
+    """What the command line adds to the configuration."""
+
+    duration: float | None = None
+    ready_file: Path | None = None
+    record: Path | None = None
+    say: Callable[[str], None] = print
+    show: Callable[[bytes], None] | None = None
+
+
+def check_capabilities() -> None:
+    """Raises StartError (77) with the names of the capabilities that are missing."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        effective = int(next(line for line in status if line.startswith("CapEff")).split()[1], 16)
+    if effective >> 21 & 1 or (effective >> 38 & 1 and effective >> 39 & 1):
+        return
+    missing = [name for bit, name in _NEEDED.items() if bit != 21 and not effective >> bit & 1]
+    raise StartError(f"capability missing: {', '.join(missing)}; run as root, or give the service these capabilities", EXIT_CAPABILITY)
+
+
+class Lock:
+    """One monitor per run_dir: a file with the pid, locked as long as the monitor runs."""
+
+    def __init__(self, run_dir: Path) -> None:
+        run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._path = run_dir / "lock"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._file, 32).decode("ascii", "replace").strip()
+            os.close(self._file)
+            raise StartError(f"another monitor runs: process {holder} holds {self._path}", EXIT_RUNNING) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """The next monitor may start."""
+        os.close(self._file)
+
+
+@dataclass
+class Monitor:
+    """One run of the monitor: `start`, then `loop` until stopped, then `stop`."""
+
+    config: Config
+    options: Options
+    epoch: int = field(default_factory=lambda: secrets.randbits(64) | 1)
+    stopping: str = ""
+    reopen: bool = False
+    missing: list[str] = field(default_factory=list)
+
+    # ---- start ----
+    def start(self) -> None:
+        """Everything up to the first document. Raises StartError."""
+        check_capabilities()
+        self.lock = Lock(self.config.run_dir)
+        self.host, self.clock = HostFacts.read(), WallClock()
+        told = pins.ensure_bpffs(self.config.pin_dir)
+        if told:
+            self.options.say(told)
+        self.shape = self._shape()
+        self._open_capture()
+        self.log = Log(self.config.events_dir, sync_bytes=self.config.commit_bytes, sync_interval_ms=self.config.commit_interval_ms,
+                       rotate_bytes=self.config.rotate_bytes, rotate_keep=self.config.rotate_keep)
+        mirror = Mirror(self.capture.memory())
+        state, self.previous = recovery.recover(self.capture, self.log, mirror)
+        torn = self.log.open()
+        self.log.epoch = f"{self.epoch:016x}"
+        self._compose(state, int(torn > 0))
+        try:
+            selftest.check(self.capture)
+        except (selftest.SelfTestError, DecodeError) as error:
+            compile.remove(self.capture.directory)
+            raise StartError(str(error)) from error
+        self._configure()
+        compile.attach(self.capture.directory)
+        self._first_documents()
+
+    def _shape(self) -> Shape:
+        found = pins.features()
+        wanted = self.config.control_lane
+        perf = wanted == "perf" or (wanted == "auto" and not found["ringbuf"])
+        self.missing = [name for name, there in found.items() if not there]
+        self.features = [name for name, there in found.items() if there]
+        casts = found["rdonly_cast"] and not os.environ.get("EBPF_MONITOR_NO_CASTS")
+        return compile.shape(bpf.possible_cpus(), self.config.ring_bytes, self.config.control_ring_bytes, perf=perf, casts=casts,
+                             task_regs=found["task_pt_regs"])
+
+    def _open_capture(self) -> None:
+        try:
+            for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
+                self.options.say(f"removing the capture of another layout: {other.name}")
+                compile.remove(other)
+            self.capture, self.adopted = pins.open_capture(self.config.pin_dir, self.shape)
+        except (compile.CompileError, probes.ProbeError, OSError) as error:
+            raise StartError(f"cannot load the programs: {error}") from error
+
+    def _compose(self, state: State, torn: int) -> None:
+        order = Order(self.capture)
+        for cpu, row in enumerate(state.cpus):
+            order.cpus[cpu, POS], order.cpus[cpu, EXPECTED] = row.position, row.expected
+        counts = Counts(torn=torn)
+        self.users = UserNames()
+        origin = Origin(self.host, f"{self.epoch:016x}")
+        self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
+        self.ledger = Ledger(self.capture.accounts, state.cpus, counts)
+        self.order = order
+
+    def _configure(self) -> None:
+        sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
+        wanted = KernelConfig(self.config.fold and self.config.profile != "trace", self.config.profile == "standard", self.config.quiet_age_s,
+                              self.config.args_limit_bytes, (selftest.own_identity(self.capture),), self.clock.offset_ns, tuple(sensitive))
+        self.capture.configure(wanted, probes.calls(self.config.profile))
+
+    def _first_documents(self) -> None:
+        digest = hashlib.sha256(json.dumps(configuration.effective(self.config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+        about: Document = {
+            "adopted": self.adopted, "kernel": platform.release(), "layout": self.capture.directory.name, "profile": self.config.profile,
+            "config_digest": digest, "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS), "features": self.features,
+            "missing": self.missing, "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
+            "processes": sum(1 for _ in procfs.scan()),
+        }
+        members: Document = {"monitor": about}
+        if self.previous is not None:
+            members["previous"] = {"epoch": f"{self.previous.epoch:016x}", "sequence": self.previous.sequence}
+        self.pipeline.make("monitor_start", members)
+        self._commit()
+
+    # ---- the loop ----
+    def loop(self) -> None:
+        """Until a signal or the duration ends it."""
+        started = time.monotonic()
+        next_second = next_beat = started
+        beat = self.config.heartbeat_interval_s
+        next_beat += beat
+        if self.options.ready_file:
+            self.options.ready_file.write_text(f"{os.getpid()}\n")
+        while not self.stopping:
+            busy = self.turn()
+            now = time.monotonic()
+            if now >= next_second:
+                next_second = now + 1.0
+                self._each_second()
+            if now >= next_beat:
+                next_beat = now + beat
+                self.pipeline.make("monitor_heartbeat", {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}})
+            if self.options.duration is not None and now - started >= self.options.duration:
+                self.stopping = "duration"
+            if not busy:
+                time.sleep(self.config.poll_interval_ms / 1000)
+
+    def turn(self) -> bool:
+        """One look at the rings and what follows from it. True: there is more right now."""
+        if self.reopen:
+            self.reopen = False
+            self._reopen()
+        self.order.look()
+        whole = self.pipeline.fill()
+        if whole:
+            self.order.close_gaps()
+        for members in self.ledger.losses(self.order.take_gaps(), f"{self.epoch:016x}"):
+            self.pipeline.make("monitor_loss", members)
+        if self.pipeline.lines:
+            self._commit()
+        else:
+            self.order.release()
+        return not whole
+
+    def _commit(self) -> None:
+        """Brings the batch into the log. A log that cannot be written is tried again until the rings press."""
+        batch, told = self.pipeline.batch, False
+        while True:
+            self._announce(len(batch))
+            try:
+                self.log.append(batch, self.pipeline.last_sequence)
+            except LogError as error:
+                if not told:
+                    self.options.say(f"cannot write the log: {error}; trying again")
+                    told = True
+                if self.capture.fill() > _GIVE_UP_AT or self.stopping:
+                    self._drop(error.reason)
+                    return
+                time.sleep(0.1)
+                continue
+            break
+        if self.options.show is not None:
+            self.options.show(bytes(batch))
+        self.pipeline.committed()
+        self.capture.commit.mark_done()
+
+    def _drop(self, reason: str) -> None:
+        lines = self.pipeline.dropped()
+        self._announce(0)
+        self.capture.commit.mark_done()
+        self.options.say(f"{lines} lines could not be written: {reason}")
+        self.unwritten = getattr(self, "unwritten", 0) + lines
+        self.pipeline.make("monitor_loss", {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{self.epoch:016x}"}})
+
+    def _announce(self, length: int) -> None:
+        counts = self.pipeline.counts
+        after = State(sequence=self.pipeline.sequence + (self.pipeline.lines if length else 0), counts=counts)
+        recovery.announce(self.capture, self.log, self.ledger, self.order.cpus, self.epoch, length, after)
+
+    def _reopen(self) -> None:
+        try:
+            self.log.reopen()
+        except LogError as error:
+            self.options.say(f"cannot reopen the log: {error}")
+            return
+        self._announce(0)
+        self.capture.commit.mark_done()
+
+    def _each_second(self) -> None:
+        step = self.clock.sample()
+        if step is not None:
+            self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
+        for members in self.ledger.degraded():
+            self.pipeline.make("monitor_loss", members)
+        for notice in self.log.poll():
+            self.options.say(notice)
+            self.pipeline.make("monitor_config", {"log": {"notice": notice}})
+        self._write_status()
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        oldest = int(self.capture.accounts[:, rings.SEQ].sum())
+        return {"pid": os.getpid(), "epoch": f"{self.epoch:016x}", "sequence": self.pipeline.sequence - 1, "durable_sequence": self.log.durable_sequence,
+                "events_numbered": oldest, "ring_fill": round(self.capture.fill(), 4), "bytes_written": self.log.bytes_written,
+                "sync_failures": self.log.sync_failures, "profile": self.config.profile, "events_dir": str(self.config.events_dir),
+                "adopted": self.adopted, "time": time.time(), "ledger": self.ledger.balance()}
+
+    def _write_status(self) -> None:
+        target = self.config.run_dir / "status.json"
+        fresh = target.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(descriptor, orjson.dumps(self.status()))
+        finally:
+            os.close(descriptor)
+        fresh.replace(target)
+
+    # ---- stop ----
+    def stop(self) -> None:
+        """Detaches (unless keep_capture), takes what is left in the rings, writes monitor_stop, closes."""
+        if not self.config.keep_capture:
+            for link in self.capture.directory.glob("link_*"):
+                link.unlink()
+        deadline = time.monotonic() + 10
+        while (self.turn() or self.order.pending) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
+        self._commit()
+        self.log.sync_now()
+        self._write_status()
+        self.log.close()
+        self.capture.close()
+        if not self.config.keep_capture:
+            compile.remove(self.capture.directory)
+        self.lock.release()
+
+
+def run(config: Config, options: Options) -> int:
+    """Runs the monitor until it is stopped; the exit status. Raises StartError."""
+    monitor = Monitor(config, options)
+
+    def on_stop(number: int, _frame: object) -> None:
+        monitor.stopping = signal.Signals(number).name
+
+    def on_hangup(_number: int, _frame: object) -> None:
+        monitor.reopen = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_stop)
+    signal.signal(signal.SIGHUP, on_hangup)
+    monitor.start()
+    monitor.loop()
+    monitor.stop()
+    return EXIT_OK

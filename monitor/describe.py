@@ -1,0 +1,139 @@
+"""What each kind of record says in its document beyond its plain members: one function per family.
+
+Owns the meaning of blobs and arguments; never renders a line and never keeps state.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from monitor import events, names, naming, tables
+from monitor.decode import Record, socket_blob
+from monitor.encode import Document, Names
+from monitor.naming import Tasks
+
+_EINPROGRESS = 115
+
+
+def executable(blob: bytes | None) -> bytes | None:
+    """The running program's path, from its names."""
+    return None if blob is None else naming.path(blob, _program_flags(blob))
+
+
+def _program_flags(components: bytes) -> int:
+    return events.FILE_FLAGS["NO_PATH"] if components.startswith(b"memfd:") else 0
+
+
+def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
+    """(names of the object, task sections, further members of `ebpf`) of a control record."""
+    family = record.kind.name.split("_", 1)[0]
+    found, extra, process = Names(), Document(), Document()
+    if family == "process":
+        process = _process(record, found, extra)
+    elif family == "file":
+        _file(record, found)
+    else:
+        _socket(record, found, extra)
+    facts = record.values
+    sections = tasks.parts(facts, executable(record.blobs.get("executable")), record.blobs.get("cgroup", b""), found.raw, full=True,
+                           process=process)
+    return found, sections, extra | naming.login(facts)
+
+
+def claimed_name(record: Record, name: str, base: str) -> bytes:
+    """The caller's name, absolute where its base is known."""
+    start = record.blobs.get(base)
+    return naming.join(naming.path(start, 0) if start is not None else b"", record.blobs.get(name, b""))
+
+
+def _process(record: Record, found: Names, extra: Document) -> Document:
+    values, process = record.values, Document()
+    if record.kind.name == "process_exec":
+        return _exec(record, found, extra)
+    if record.kind.name == "process_exit":
+        signal = values["arg"] & 0x7F
+        if signal:
+            extra["signal"] = {"number": signal, "name": tables.signal_name(signal)}
+        else:
+            process["exit_code"] = values["arg"] >> 8 & 0xFF
+    return process
+
+
+def _exec(record: Record, found: Names, extra: Document) -> Document:
+    values, process = record.values, Document()
+    if values["ret"] < 0:
+        found.sections, found.ebpf, found.raw = _parts(naming.named_file(claimed_name(record, "name", "base"), "caller", claimed=True))
+    elif record.blobs.get("executable") is not None:
+        flags = values["flags"] | _program_flags(record.blobs["executable"])
+        named = naming.named_file(naming.path(record.blobs["executable"], flags), "file", flags=flags)
+        named.sections["file"] |= naming.file_identity(values["ino"], values["dev"], values["mode"])
+        found.sections, found.ebpf, found.raw = _parts(named)
+    if "args" in record.blobs:
+        arguments = naming.arguments(record.blobs["args"])
+        process["args"] = names.put_list(found.raw, "process.args", arguments)
+        process["args_count"] = len(arguments)
+        process["command_line"] = " ".join(process["args"])
+    if values["kf"] & events.TRUNCATED:
+        extra |= {"truncated": True, "original_bytes": values["original"]}
+    if "directory" in record.blobs:
+        process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
+    return process
+
+
+def _parts(found: Names) -> tuple[Document, Document, dict[str, str]]:
+    return found.sections, found.ebpf, found.raw
+
+
+def _file(record: Record, found: Names) -> None:
+    new = record.kind.name == "file_rename"
+    path = claimed_name(record, *(("name2", "base2") if new else ("name", "base")))
+    found.sections, found.ebpf, found.raw = _parts(naming.named_file(path, "caller", claimed=True))
+    if new:
+        earlier = names.put(found.raw, "file.Ext.original.path", claimed_name(record, "name", "base"))
+        found.sections["file"]["Ext"] = {"original": {"path": earlier}}
+
+
+def _socket(record: Record, found: Names, extra: Document) -> None:
+    if "socket" in record.blobs:
+        found.sections, found.ebpf, found.raw = _parts(naming.endpoint(*socket_blob(record.blobs["socket"])))
+    name, values = record.kind.name, record.values
+    if "address" in record.blobs:
+        naming.claim_address(found, record.blobs["address"], "source" if name == "socket_bind" else "destination")
+    if name == "socket_connect" and values["ret"] == -_EINPROGRESS:
+        extra["in_progress"] = True
+    if name in ("socket_connect", "socket_accept") and "network" in found.sections:
+        found.sections["network"]["direction"] = "egress" if name == "socket_connect" else "ingress"
+
+
+def bulk_claim(record: Record, base: Names | None) -> Names:
+    """The names of a bulk record that carries the caller's word: a failed open, or a message with an address."""
+    values = record.values
+    if values["kf"] & events.ADDRESS:
+        found = base or Names()
+        section = "destination" if record.kind.name == "socket_send" else "source"
+        if section == "source":  # the sender of a datagram is the far end, as everywhere in these documents
+            section = "destination"
+        naming.claim_address(found, record.blobs["tail"][:values["oflags" if "oflags" in values else "pad"]], section)
+        return found
+    name = record.blobs["tail"][:values["session"]]
+    start = b""
+    if base is not None and values["kf"] & events.RELATIVE:
+        start = names.original(base.sections["file"]["path"], base.raw.get("file_path"))
+    return naming.named_file(naming.join(start, name), "caller", claimed=True)
+
+
+def stat_identity(path: str) -> tuple[int, int] | None:
+    """(inode, kernel device number) of a path, None when it is not there."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_ino, os.major(about.st_dev) << 20 | os.minor(about.st_dev)
+
+
+def definition_names(kind: int, values: dict[str, Any], tail: bytes) -> Names:
+    """The names of a file or socket definition."""
+    if kind == events.DEF_FILE:
+        return naming.file(values, tail[:values["bytes"]])
+    return naming.endpoint(values, tail)

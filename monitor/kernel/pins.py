@@ -1,0 +1,84 @@
+"""Pinned captures: finding, adopting, building and removing them below `pin_dir`.
+
+Owns the directory on bpffs; never reads what the rings hold.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from monitor.kernel import bpf, compile
+from monitor.kernel.compile import CompileError, Shape
+from monitor.kernel.rings import Capture
+
+_BPF_FS_MAGIC = 0xCAFE4A11
+_EPERM = 1
+
+
+def ensure_bpffs(directory: Path) -> str | None:
+    """Mounts bpffs on /sys/fs/bpf when `directory` is to lie there and nothing is mounted yet.
+
+    Returns a sentence when it mounted. Raises OSError.
+    """
+    root = Path("/sys/fs/bpf")
+    if root not in (directory, *directory.parents):
+        return None
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        if any(line.split(" ")[1:3] == [str(root), "bpf"] for line in mounts):
+            return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", bytes(root), b"bpf", 0x2 | 0x4 | 0x8, b"mode=700"):  # nosuid, nodev, noexec
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot mount bpffs on {root}: {os.strerror(number)}; do it by hand: mount -t bpf bpf {root}")
+    return f"mounted bpffs on {root}"
+
+
+def features() -> dict[str, bool]:
+    """What this kernel takes, found by trying: name to yes or no."""
+    from monitor.kernel.btf import Btf  # noqa: PLC0415 - 40 ms, needed by a fresh start only
+
+    btf = Btf()
+    found = {"rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None}
+    try:
+        os.close(bpf.map_create(27, 0, 0, 4096, 0, "probe"))
+        found["ringbuf"] = True
+    except bpf.BpfError:
+        found["ringbuf"] = False
+    task_regs = bytes.fromhex("85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000".replace(" ", ""))
+    try:
+        os.close(bpf.prog_load(task_regs, name="probe", prog_type=17))
+        found["task_pt_regs"] = True
+    except bpf.BpfError:
+        found["task_pt_regs"] = False
+    return found
+
+
+def others(pin_dir: Path, keep: Path) -> list[Path]:
+    """Captures of other layouts below `pin_dir`."""
+    if not pin_dir.is_dir():
+        return []
+    return [entry for entry in sorted(pin_dir.iterdir()) if entry.is_dir() and entry != keep]
+
+
+def open_capture(pin_dir: Path, made: Shape) -> tuple[Capture, bool]:
+    """The capture of this layout, adopted (True) if its links are still pinned, else built anew. Raises CompileError, OSError."""
+    directory = pin_dir / compile.digest(made)
+    if directory.is_dir():
+        if all((directory / f"link_{name}").exists() for name in compile.HOOKS):
+            return Capture(directory, made), True
+        compile.remove(directory)
+    pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    compile.build_in_child(made, directory)
+    return Capture(directory, made), False
+
+
+def describe(made: Shape) -> str:
+    """The shape as text, for messages."""
+    return json.dumps(asdict(made), sort_keys=True)
+
+
+__all__ = ["CompileError", "describe", "ensure_bpffs", "features", "open_capture", "others"]

@@ -1,0 +1,143 @@
+"""What the programs need to know of this kernel and of the syscalls: member offsets, features, the table of traced calls.
+
+Owns the names of kernel members and syscalls; never loads or attaches anything.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from monitor.kernel.btf import Btf
+
+_MEMBERS = """
+task_struct: tgid pid cred comm self_exec_id start_boottime group_leader real_parent files fs mm signal cgroups exit_code
+task_struct: thread_info.status
+files_struct: fdt fd_array
+fdtable: fd max_fds
+file: f_path.dentry f_path.mnt f_inode f_flags f_mode private_data
+dentry: d_parent d_name.hash_len d_name.name d_inode d_hash.pprev
+inode: i_ino i_generation i_mode i_sb i_uid i_gid
+super_block: s_dev s_magic
+vfsmount: mnt_root
+mount: mnt mnt_ns mnt_parent mnt_mountpoint
+mnt_namespace: ns.inum
+cred: uid gid euid egid
+fs_struct: pwd.mnt pwd.dentry
+mm_struct: exe_file arg_start arg_end
+signal_struct: live.counter flags group_exit_code
+css_set: dfl_cgrp
+cgroup: kn
+cgroup_subsys_state: cgroup
+kernfs_node: id name
+socket: type sk
+unix_sock: addr peer
+unix_address: len name
+pt_regs: orig_ax di si dx bx cx r10 r8 r9
+"""
+
+# member -> name of the macro, candidates newest first
+_RENAMED = {
+    # Linux kernel commit 4e8d72e2ab3a ("kernfs: Use RCU to access kernfs_node::parent") (in v6.15)
+    "kernfs_node__parent": (("kernfs_node", "__parent"), ("kernfs_node", "parent")),
+    # Linux kernel commit 3aa63a569c64 ("fs: switch timespec64 fields in inode to discrete integers") (in v6.11)
+    "inode__ctime": (("inode", "i_ctime_sec"), ("inode", "__i_ctime.tv_sec"), ("inode", "i_ctime.tv_sec")),
+    "sock__family": (("sock", "__sk_common.skc_family"),),
+    "sock__protocol": (("sock", "sk_protocol"),),
+    "sock__num": (("sock", "__sk_common.skc_num"),),
+    "sock__dport": (("sock", "__sk_common.skc_dport"),),
+    "sock__cookie": (("sock", "__sk_common.skc_cookie.counter"),),
+    "sock__rcv_saddr": (("sock", "__sk_common.skc_rcv_saddr"),),
+    "sock__daddr": (("sock", "__sk_common.skc_daddr"),),
+    "sock__v6_rcv_saddr": (("sock", "__sk_common.skc_v6_rcv_saddr"),),
+    "sock__v6_daddr": (("sock", "__sk_common.skc_v6_daddr"),),
+}
+_CAST_TYPES = ("files_struct", "file", "mount", "dentry", "inode", "socket", "unix_sock")
+
+
+class ProbeError(Exception):
+    """This kernel lacks something that the programs cannot do without; the text names it."""
+
+
+def offsets(btf: Btf) -> dict[str, int]:
+    """Macros OFF_struct__member, ID_struct and HAVE_* for the C text. Raises ProbeError naming the first missing member."""
+    found: dict[str, int] = {}
+    for line in _MEMBERS.strip().splitlines():
+        struct, _, members = line.partition(":")
+        for member in members.split():
+            at = btf.offset(struct, member)
+            if at is None:
+                raise ProbeError(f"this kernel has no member {struct}.{member}")
+            found[f"OFF_{struct}__{member.replace('.', '__')}"] = at
+    for name, candidates in _RENAMED.items():
+        at = next((o for s, m in candidates if (o := btf.offset(s, m)) is not None), None)
+        if at is None:
+            raise ProbeError(f"this kernel has no member {candidates[0][0]}.{candidates[0][1]}")
+        found["OFF_" + name] = at
+    for struct in _CAST_TYPES:
+        found["ID_" + struct] = btf.type_id(struct) or 0
+    login, session = btf.offset("task_struct", "loginuid"), btf.offset("task_struct", "sessionid")
+    found["HAVE_LOGIN"] = int(login is not None and session is not None)
+    found["OFF_task_struct__loginuid"], found["OFF_task_struct__sessionid"] = login or 0, session or 0
+    pids, subsys = btf.enum_value("cgroup_subsys_id", "pids_cgrp_id"), btf.offset("css_set", "subsys")
+    found["HAVE_PIDS_CGROUP"] = int(pids is not None and subsys is not None)
+    found["OFF_css_set__pids"] = (subsys or 0) + 8 * (pids or 0)
+    return found
+
+
+OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, UNLINK, RENAME, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
+LEFT_OUT, ADDRESS, MSG, MMSG, AT, COMPAT, FLAGS2, HANDLE = (0x100 << i for i in range(8))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One traced syscall: its name, its numbers in the 64-bit and the 32-bit table (-1: none), what `calls[]` says of it."""
+
+    name: str
+    number: int
+    compat: int
+    bits: int
+
+
+_X86 = (
+    Call("read", 0, 3, READ), Call("pread64", 17, 180, READ), Call("readv", 19, 145, READ), Call("preadv", 295, 333, READ),
+    Call("preadv2", 327, 378, READ), Call("write", 1, 4, WRITE), Call("pwrite64", 18, 181, WRITE),
+    Call("writev", 20, 146, WRITE), Call("pwritev", 296, 334, WRITE), Call("pwritev2", 328, 379, WRITE),
+    Call("open", 2, 5, OPEN), Call("openat", 257, 295, OPEN | AT), Call("openat2", 437, 437, OPEN | AT | FLAGS2),
+    Call("creat", 85, 8, OPEN), Call("open_by_handle_at", 304, 342, OPEN | AT | HANDLE),
+    Call("close", 3, 6, CLOSE), Call("dup2", 33, 63, DUP2), Call("dup3", 292, 330, DUP2),
+    Call("close_range", 436, 436, CLOSE_RANGE), Call("unlink", 87, 10, UNLINK), Call("unlinkat", 263, 301, UNLINK | AT),
+    Call("rename", 82, 38, RENAME), Call("renameat", 264, 302, RENAME | AT), Call("renameat2", 316, 353, RENAME | AT),
+    Call("execve", 59, 11, EXEC), Call("execveat", 322, 358, EXEC | AT), Call("fork", 57, 2, FORK),
+    Call("vfork", 58, 190, FORK), Call("clone", 56, 120, FORK), Call("clone3", 435, 435, FORK),
+    Call("connect", 42, 362, CONNECT), Call("bind", 49, 361, BIND), Call("listen", 50, 363, LISTEN),
+    Call("accept", 43, -1, ACCEPT), Call("accept4", 288, 364, ACCEPT), Call("sendto", 44, 369, WRITE | ADDRESS),
+    Call("sendmsg", 46, 370, WRITE | MSG), Call("sendmmsg", 307, 345, WRITE | MMSG),
+    Call("recvfrom", 45, 371, READ | ADDRESS), Call("recvmsg", 47, 372, READ | MSG), Call("recvmmsg", 299, 337, READ | MMSG),
+)
+TABLES = {"x86_64": _X86}
+_PROCESS = (EXEC, FORK)
+_MINIMAL = (CONNECT, LISTEN, ACCEPT, *_PROCESS)
+
+
+def calls(profile: str, machine: str | None = None) -> dict[int, int]:
+    """Contents of the `calls` map: index (syscall number; + 512 for the 32-bit table) to bits.
+
+    Raises ProbeError on a machine whose syscall table is not known.
+    """
+    table = TABLES.get(machine or platform.machine())
+    if table is None:
+        raise ProbeError(f"no syscall table for {machine or platform.machine()}; known: {', '.join(TABLES)}")
+    found: dict[int, int] = {}
+    for call in table:
+        bits = call.bits | (LEFT_OUT if profile == "minimal" and call.bits & 0xFF not in _MINIMAL else 0)
+        found[call.number] = found.get(call.number, 0) | bits
+        if call.compat >= 0:
+            found[512 + call.compat] = bits
+            found[call.compat] = found.get(call.compat, 0) | COMPAT  # a native number that must be looked at twice
+    return found
+
+
+def compat_names(machine: str | None = None) -> dict[int, str]:
+    """Names of the 32-bit table's traced syscalls by number."""
+    return {call.compat: call.name for call in TABLES.get(machine or platform.machine(), ()) if call.compat >= 0}

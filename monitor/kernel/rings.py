@@ -1,0 +1,193 @@
+"""The kernel side as a reader sees it: pinned maps opened and mapped, accounts, positions, the commit page.
+
+Owns the memory that the programs and the reader share; never interprets a record.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.events import CONTROL
+from monitor.kernel import bpf
+from monitor.kernel.compile import FILE_ENTRY, SCRATCH, SESSION_ENTRY, SLACK, TASK_ENTRY, Shape
+from monitor.kernel.control import ControlLane, PerfLane, RingBufLane
+
+Words = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+# words of struct account (bpf/common.h)
+HEAD, SEQ, BUSY, FOLDED, LEVEL, UNDEFINABLE, SUBMITTED_CONTROL = range(7)
+TAIL = 8
+REFUSED_RING, REFUSED_CONTROL = 16, 20
+SELF, PROFILE, QUIET, DEFINED, UNSTABLE = range(24, 29)
+ACCOUNT_WORDS = 32
+CLASSES = ("process", "file", "socket")
+
+_JOURNAL_AT = 1 << 16
+_SLOT_WORDS = 3072
+_CONFIG = struct.Struct("<4I4I4Qq8I8IQ")
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """What the programs read at each call; written at start and when it changes."""
+
+    fold: bool
+    standard: bool
+    quiet_age: int
+    args_limit: int
+    own: tuple[tuple[int, int], ...]
+    """(process id, start time in CLOCK_BOOTTIME ns) of the monitor and its children, at most 4"""
+    wall_offset: int
+    sensitive: tuple[tuple[int, int], ...]
+    """(inode, kernel device number), at most 8"""
+
+    def pack(self, seed: int) -> bytes:
+        """struct config of bpf/common.h."""
+        own = [*self.own, *((0, 0),) * (4 - len(self.own))]
+        kept = [*self.sensitive, *((0, 0),) * (8 - len(self.sensitive))]
+        return _CONFIG.pack(self.fold, self.standard, self.quiet_age, self.args_limit, *(pid for pid, _ in own), *(at for _, at in own),
+                            self.wall_offset, *(ino & 0xFFFFFFFF for ino, _ in kept), *(dev for _, dev in kept), seed)
+
+
+class CommitPage:
+    """State of the reader that must survive it, in two slots of which one is valid: a switch is one store of 8 bytes.
+
+    Word 0 is the number of the announced batch, its lowest bit says which slot is valid; word 1 the number of the last one
+    that is done. The journal of the mirror's old contents stands behind the slots.
+    """
+
+    def __init__(self, memory: Bytes) -> None:
+        words = memory.view(np.int64)
+        self._words = words
+        self.journal_bytes = memory[_JOURNAL_AT:]
+        self.journal = self.journal_bytes.view(np.int64)
+
+    def _slot(self, turn: int) -> int:
+        return 8 + (turn & 1) * _SLOT_WORDS
+
+    def read(self) -> list[int]:
+        """The valid slot's words."""
+        start = self._slot(self.turn)
+        return [int(x) for x in self._words[start:start + _SLOT_WORDS]]
+
+    def read_before(self) -> list[int]:
+        """The slot that was valid before."""
+        start = self._slot(self.turn - 1)
+        return [int(x) for x in self._words[start:start + _SLOT_WORDS]]
+
+    @property
+    def turn(self) -> int:
+        """Number of the announced batch; 0: nothing was ever announced."""
+        return int(self._words[0])
+
+    @property
+    def done(self) -> int:
+        """Number of the last batch that was marked as done: the journal holds changes of the one after it."""
+        return int(self._words[1])
+
+    def mark_done(self) -> None:
+        """The announced batch is in the log, or was given up; the journal is about the next one from here on."""
+        self._words[1] = self._words[0]
+
+    @property
+    def used(self) -> bool:
+        """True once something was announced."""
+        return self.turn > 0
+
+    def write(self, values: list[int]) -> None:
+        """Announces `values`. Raises ValueError when they do not fit."""
+        if len(values) > _SLOT_WORDS:
+            raise ValueError(f"{len(values)} words do not fit into {_SLOT_WORDS}")
+        start = self._slot(self.turn + 1)
+        self._words[start:start + len(values)] = values
+        self._words[0] = self.turn + 1
+
+
+class Capture:
+    """One set of pinned maps, opened. Everything a reader does with the kernel goes through here."""
+
+    def __init__(self, directory: Path, made: Shape) -> None:
+        self.directory, self.shape = directory, made
+        self._descriptors = {name: bpf.obj_get(directory / f"map_{name}") for name in
+                             ("calls", "config", "accounts", "rings", "sent", "known", "sessions", "commit", "mirror", "control", "answer")}
+        self.accounts: Words = self._map("accounts", made.cpus * ACCOUNT_WORDS * 8).view(np.int64).reshape(made.cpus, ACCOUNT_WORDS)
+        stride = made.ring + SLACK
+        self.rings: Bytes = self._map("rings", made.cpus * stride).reshape(made.cpus, stride)
+        self.mirror: Bytes = self._map("mirror", -(-made.mirror_bytes // 4096) * 4096)
+        self.sessions: Words = self._map("sessions", made.sessions * 80).view(np.int64).reshape(made.sessions, 10)
+        self.commit = CommitPage(self._map("commit", made.commit))
+        self._config = self._map("config", 4096)
+        self._answer = self._map("answer", -(-(SCRATCH + CONTROL.size) // 4096) * 4096)
+        self._whoami = bpf.obj_get(directory / "prog_whoami")
+        self.lane = self._open_lane()
+
+    def _map(self, name: str, size: int) -> Bytes:
+        return bpf.map_array(self._descriptors[name], size)
+
+    def _open_lane(self) -> ControlLane:
+        if self.shape.perf:
+            return PerfLane(self._descriptors["control"], range(self.shape.cpus), max(1, self.shape.control // 4096))
+        return RingBufLane(self._descriptors["control"])
+
+    @property
+    def geometry(self) -> Words:
+        """File entries and task entries per CPU, byte offsets of the task and session entries in the mirror, ring mask."""
+        tasks = self.shape.cpus * self.shape.sent * FILE_ENTRY
+        sessions = tasks + self.shape.cpus * self.shape.tasks * TASK_ENTRY
+        return np.array([self.shape.sent, self.shape.tasks, tasks, sessions, self.shape.ring - 1, SESSION_ENTRY], np.int64)
+
+    def configure(self, wanted: KernelConfig, calls: dict[int, int]) -> None:
+        """Writes the programs' configuration and the table of traced calls. The seed of the path keys stays."""
+        seed_at = _CONFIG.size - 8
+        seed = int.from_bytes(self._config[seed_at:seed_at + 8].tobytes(), "little") or int.from_bytes(os.urandom(8), "little") | 1
+        self._config[:_CONFIG.size] = np.frombuffer(wanted.pack(seed), np.uint8)
+        for index in range(1024):
+            bpf.map_update(self._descriptors["calls"], index.to_bytes(4, "little"), calls.get(index, 0).to_bytes(4, "little"))
+
+    def cut(self, now: int) -> int:
+        """The time below which nothing more can come: no program in flight has an earlier time stamp.
+
+        `now` is CLOCK_BOOTTIME ns read before the call. A program that is between its two stores is waited for.
+        """
+        cut = now - 20_000  # a store may sit in a CPU's store buffer for much less than this
+        for account in self.accounts:
+            busy = int(account[BUSY])
+            deadline = time.monotonic() + 0.01
+            while busy == 1 and time.monotonic() < deadline:
+                busy = int(account[BUSY])
+            if busy == 1:
+                return 0
+            if busy:
+                cut = min(cut, busy)
+        return cut
+
+    def fill(self) -> float:
+        """How full the fullest ring is, 0..1."""
+        used = self.accounts[:, HEAD] - self.accounts[:, TAIL]
+        return max(float(used.max()) / self.shape.ring, self.lane.fill())
+
+    def ask(self, descriptor: int) -> bytes:
+        """What the probes' own functions read of this process and of an open file: a control record."""
+        bpf.prog_test_run(self._whoami, struct.pack("<q", descriptor))
+        return self._answer[:int.from_bytes(self._answer[:4].tobytes(), "little")].tobytes()
+
+    def close(self) -> None:
+        """Closes descriptors; what is pinned goes on."""
+        self.lane.close()
+        os.close(self._whoami)
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+    def memory(self) -> dict[str, Any]:
+        """The arrays that the compiled pass works on."""
+        return {"R": self.rings.view(np.int64), "R8": self.rings, "M": self.mirror.view(np.int64), "M8": self.mirror,
+                "J": self.commit.journal, "J8": self.commit.journal_bytes, "where": self.geometry}

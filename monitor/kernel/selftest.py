@@ -1,0 +1,58 @@
+"""Known facts read through the very probes at start: a wrong offset must never become a wrong line.
+
+Owns the comparison; never corrects anything.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+from monitor import decode, naming
+from monitor.kernel.rings import Capture
+
+
+class SelfTestError(Exception):
+    """A probe read something else than what is known; the text names the fields."""
+
+
+def own_identity(capture: Capture) -> tuple[int, int]:
+    """(process id in the initial namespace, start time in CLOCK_BOOTTIME ns) of this process, as the probes see it."""
+    values = decode.control(capture.ask(-1)).values
+    return values["tgid"], values["start"]
+
+
+def check(capture: Capture) -> None:
+    """Reads this process and a file that it has just made. Raises SelfTestError naming each field that is wrong."""
+    with tempfile.TemporaryDirectory(prefix="ebpf-monitor-") as directory:
+        path = os.path.join(os.path.realpath(directory), "self-test")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            record = decode.control(capture.ask(descriptor))
+            wrong = [f"{name}: read {got!r}, is {known!r}" for name, got, known in _facts(record, path, os.fstat(descriptor)) if got != known]
+        finally:
+            os.close(descriptor)
+    if wrong:
+        raise SelfTestError("the probes misread this kernel: " + "; ".join(wrong))
+
+
+def _facts(record: decode.Record, path: str, about: os.stat_result) -> Iterator[tuple[str, object, object]]:
+    values, blobs = record.values, record.blobs
+    with open("/proc/self/stat", "rb") as stat:
+        text = stat.read()
+    ticks = int(text.rsplit(b")", 1)[1].split()[19])
+    with open("/proc/self/comm", "rb") as comm:
+        yield "task_struct.comm", bytes(values["comm"]).split(b"\0")[0], comm.read().rstrip(b"\n")
+    yield "task_struct.start_boottime", values["start"] // (1_000_000_000 // os.sysconf("SC_CLK_TCK")), ticks
+    if os.readlink("/proc/self/ns/pid") == "pid:[4026531836]":  # numbers agree in the initial pid namespace only
+        yield "task_struct.tgid", values["tgid"], os.getpid()
+        yield "task_struct.real_parent", values["ppid"], os.getppid()
+    yield "cred.uid", (values["uid"], values["gid"]), (os.getuid(), os.getgid())
+    yield "cred.euid", (values["euid"], values["egid"]), (os.geteuid(), os.getegid())
+    yield "inode.i_ino", values["ino"], about.st_ino
+    yield "inode.i_mode", values["mode"], about.st_mode
+    yield "super_block.s_dev", (values["dev"] >> 20, values["dev"] & 0xFFFFF), (os.major(about.st_dev), os.minor(about.st_dev))
+    yield "file.f_path", naming.path(blobs.get("name", b""), values["flags"]), os.fsencode(path)
+    yield "fs_struct.pwd", naming.path(blobs.get("directory", b""), 0), os.getcwdb()
+    yield "mm_struct.exe_file", naming.path(blobs.get("executable", b""), 0), os.fsencode(os.readlink("/proc/self/exe"))

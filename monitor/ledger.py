@@ -1,0 +1,130 @@
+"""The ledger: what the kernel counted against what reached the log, and the loss records that say the difference.
+
+Owns the equations of DESIGN section 6 and the words that survive a killed reader; never reads a ring and never writes a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from monitor.kernel import rings
+from monitor.kernel.rings import CLASSES, Words
+from monitor.model import SCHEMA
+from monitor.order import Gap
+from monitor.pipeline import Counts
+
+_CPU_WORDS, _CPUS_AT = 16, 64
+_COUNTERS = (*range(rings.REFUSED_RING, rings.REFUSED_RING + 3), *range(rings.REFUSED_CONTROL, rings.REFUSED_CONTROL + 3),
+             rings.SELF, rings.PROFILE, rings.QUIET, rings.FOLDED)
+_REASONS = ("ring_full", "control_full")
+
+
+@dataclass
+class CpuState:
+    """One CPU at the end of a batch: ring position, next expected sequence, the kernel's counters that are accounted for."""
+
+    position: int = 0
+    expected: int = 0
+    counters: list[int] = field(default_factory=lambda: [0] * len(_COUNTERS))
+
+
+@dataclass
+class State:
+    """What the commit page holds: the batch that was announced and everything that is true once it is in the log."""
+
+    device: int = 0
+    inode: int = 0
+    offset: int = 0
+    length: int = 0
+    epoch: int = 0
+    sequence: int = 1
+    counts: Counts = field(default_factory=Counts)
+    cpus: list[CpuState] = field(default_factory=list)
+
+    def words(self) -> list[int]:
+        """As 64-bit words for the commit page."""
+        epoch = self.epoch - (1 << 64) if self.epoch >> 63 else self.epoch
+        head = [SCHEMA, self.device, self.inode, self.offset, self.length, epoch, self.sequence, len(self.cpus), *asdict(self.counts).values()]
+        found = head + [0] * (_CPUS_AT - len(head))
+        for cpu in self.cpus:
+            row = [cpu.position, cpu.expected, *cpu.counters]
+            found += row + [0] * (_CPU_WORDS - len(row))
+        return found
+
+    @classmethod
+    def from_words(cls, words: list[int]) -> State:
+        """The inverse of `words`."""
+        _, device, inode, offset, length, epoch, sequence, cpus, *rest = words[:_CPUS_AT]
+        counts = Counts(*rest[:len(asdict(Counts()))])
+        rows = [words[_CPUS_AT + _CPU_WORDS * i:][:_CPU_WORDS] for i in range(cpus)]
+        return cls(device, inode, offset, length, epoch & (1 << 64) - 1, sequence, counts,
+                   [CpuState(row[0], row[1], row[2:2 + len(_COUNTERS)]) for row in rows])
+
+
+class Ledger:
+    """Counts of one log epoch. `base` is the state that the epoch began with, `accounts` the kernel's own counters."""
+
+    def __init__(self, accounts: Words, base: list[CpuState], counts: Counts) -> None:
+        self._accounts = accounts
+        self._base = base
+        self._told = [list(cpu.counters[:6]) for cpu in base]
+        self.counts = counts
+        self._levels = [0] * len(base)
+
+    def counters(self, cpu: int) -> list[int]:
+        """The kernel's counters of one CPU that a state keeps; refusals as far as loss records have told them."""
+        now = [int(self._accounts[cpu, at]) for at in _COUNTERS]
+        return self._told[cpu] + now[6:]
+
+    def _since(self, at: int, index: int) -> int:
+        return sum(int(self._accounts[cpu, at]) - base.counters[index] for cpu, base in enumerate(self._base))
+
+    def balance(self) -> dict[str, Any]:
+        """The ledger, by DESIGN's names. `balanced` says whether the equations hold."""
+        refused = {name: sum(self._since(_COUNTERS[3 * lane + i], 3 * lane + i) for i in range(3)) for lane, name in enumerate(_REASONS)}
+        suppressed = {name: self._since(_COUNTERS[6 + i], 6 + i) for i, name in enumerate(("self", "profile", "quiet"))}
+        numbered = sum(int(self._accounts[cpu, rings.SEQ]) - base.expected for cpu, base in enumerate(self._base))
+        submitted = numbered - sum(refused.values())
+        counts = self.counts
+        in_flight = submitted - counts.received
+        right = counts.logged + counts.quarantined + counts.unwritten
+        return {
+            "kernel_seen": numbered + sum(suppressed.values()), "submitted": submitted, "refused": refused, "suppressed": suppressed,
+            "received": counts.received, "in_flight": in_flight, "died": 0, "made": counts.made, "logged": counts.logged, "filtered": 0,
+            "quarantined": counts.quarantined, "unwritten": counts.unwritten, "torn": counts.torn, "folded": self._since(rings.FOLDED, 9),
+            "balanced": in_flight >= 0 and counts.received + counts.made == right,
+        }
+
+    def losses(self, gaps: list[Gap], epoch: str) -> list[dict[str, Any]]:
+        """Members of the monitor_loss documents for these gaps: one for each CPU, class and reason.
+
+        The count is the number of missing sequence numbers; the kernel's refusal counters say of which class they were.
+        """
+        found = []
+        for cpu in sorted({gap.cpu for gap in gaps}):
+            mine = [gap for gap in gaps if gap.cpu == cpu]
+            left = sum(gap.count for gap in mine)
+            place = {"cpu": cpu, "first": mine[0].first, "last": mine[-1].last}
+            for index in range(6):
+                told, now = self._told[cpu][index], int(self._accounts[cpu, _COUNTERS[index]])
+                count = min(now - told, left)
+                if count > 0:
+                    self._told[cpu][index] += count
+                    left -= count
+                    found.append({"loss": {"class": CLASSES[index % 3], **place, "count": count, "reason": _REASONS[index // 3], "epoch": epoch}})
+            if left:
+                found.append({"loss": {"class": "unknown", **place, "count": left, "reason": "undecodable", "epoch": epoch}})
+        return found
+
+    def degraded(self) -> list[dict[str, Any]]:
+        """Members of a monitor_loss for each CPU whose pressure level changed: detail given up, nothing lost."""
+        found = []
+        for cpu in range(len(self._levels)):
+            level = int(self._accounts[cpu, rings.LEVEL])
+            if level != self._levels[cpu]:
+                self._levels[cpu] = level
+                seq = int(self._accounts[cpu, rings.SEQ])
+                found.append({"loss": {"class": "file", "cpu": cpu, "first": seq, "last": seq, "count": 0,
+                                       "reason": "degraded" if level else "restored", "level": level}})
+        return found

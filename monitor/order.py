@@ -1,0 +1,177 @@
+"""The order of the log: control records wait here until every earlier bulk record is written, and the other way round.
+
+Owns the merge of both lanes by (time, CPU, sequence), the check of each CPU's dense numbering and the gaps it finds; never
+writes a file and never names a process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitor import decode, fastpath
+from monitor.decode import DecodeError, Record
+from monitor.kernel import rings
+from monitor.kernel.rings import Capture
+
+FAR = (1 << 63) - 1
+_READ_AT_ONCE = 4096
+
+
+@dataclass
+class _Chunk:
+    """Control records that were read together: the ring's space is free once all of them are in the log."""
+
+    position: int
+    waiting: int
+
+
+@dataclass
+class Gap:
+    """Events of one CPU that were refused: the sequence numbers between two that arrived."""
+
+    cpu: int
+    first: int
+    last: int
+    time_ns: int
+
+    @property
+    def count(self) -> int:
+        """Number of events missing."""
+        return self.last - self.first + 1
+
+
+@dataclass
+class Order:
+    """Both lanes of a capture, merged. `state` and `cpus` are the arrays of `fastpath.run`."""
+
+    capture: Capture
+    state: Any = field(default_factory=lambda: np.zeros(fastpath.STATE, np.int64))
+    undecodable: int = 0
+    _heap: list[tuple[tuple[int, int, int], int, Record]] = field(default_factory=list)
+    _chunks: list[_Chunk] = field(default_factory=list)
+    _owners: dict[int, _Chunk] = field(default_factory=dict)
+    _number: int = 0
+
+    def __post_init__(self) -> None:
+        self.cpus = np.zeros((self.capture.shape.cpus, 4), np.int64)
+        self.gaps = np.zeros((fastpath.MAX_GAPS, 4), np.int64)
+        self._quiet_at = [0] * self.capture.shape.cpus
+
+    def look(self) -> None:
+        """Sees what has arrived: sets the cut, the heads and reads the control lane up to now."""
+        accounts, cpus = self.capture.accounts, self.cpus
+        cut = self.capture.cut(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        for cpu in range(len(cpus)):
+            busy, numbered = int(accounts[cpu, rings.BUSY]), int(accounts[cpu, rings.SEQ])
+            self._quiet_at[cpu] = numbered if not busy and not accounts[cpu, rings.BUSY] else -1
+        cpus[:, fastpath.HEAD] = accounts[:, rings.HEAD]
+        self.state[fastpath.CUT] = cut
+        self._read_control()
+        self._limit()
+
+    def _read_control(self) -> None:
+        lane = self.capture.lane
+        while True:
+            raws = lane.read(_READ_AT_ONCE)
+            if not raws:
+                return
+            chunk = _Chunk(lane.position(), 0)
+            self._chunks.append(chunk)
+            for raw in raws:
+                try:
+                    record = decode.control(raw)
+                except DecodeError:
+                    self.undecodable += 1
+                    continue
+                self._number += 1
+                chunk.waiting += 1
+                self._owners[self._number] = chunk
+                heapq.heappush(self._heap, (record.order, self._number, record))
+
+    def _limit(self) -> None:
+        order = self._heap[0][0] if self._heap else (FAR, FAR, FAR)
+        self.state[fastpath.LIMIT_TS], self.state[fastpath.LIMIT_CPU], self.state[fastpath.LIMIT_SEQ] = order
+
+    def control(self) -> Record | None:
+        """Takes the next control record if nothing earlier can come; None when there is none, or it was logged already."""
+        if not self._heap or self._heap[0][0][0] >= self.state[fastpath.CUT]:
+            return None
+        _, number, record = heapq.heappop(self._heap)
+        self._owners.pop(number).waiting -= 1
+        self._limit()
+        return record
+
+    def arrived(self, cpu: int, seq: int, ts: int) -> bool:
+        """Counts an event that Python handles itself. False: it is in the log already."""
+        expected = int(self.cpus[cpu, fastpath.EXPECTED])
+        if seq < expected:
+            self.state[fastpath.REPEATED] += 1
+            return False
+        if seq > expected:
+            self._gap(cpu, expected, seq - 1, ts)
+        self.cpus[cpu, fastpath.EXPECTED] = seq + 1
+        self.state[fastpath.RECEIVED] += 1
+        return True
+
+    def _gap(self, cpu: int, first: int, last: int, ts: int) -> None:
+        at = int(self.state[fastpath.GAPS])
+        if at >= len(self.gaps):
+            raise OverflowError("more gaps than were asked for")
+        self.gaps[at] = cpu, first, last, ts
+        self.state[fastpath.GAPS] += 1
+
+    def close_gaps(self) -> None:
+        """Finds refused events behind the last one that arrived, on CPUs of which everything was taken."""
+        waiting = {order[1] for order, _, _ in self._heap}
+        for cpu, numbered in enumerate(self._quiet_at):
+            row = self.cpus[cpu]
+            if numbered > row[fastpath.EXPECTED] and row[fastpath.POS] == row[fastpath.HEAD] and cpu not in waiting:
+                self._gap(cpu, int(row[fastpath.EXPECTED]), numbered - 1, int(self.state[fastpath.CUT]))
+                row[fastpath.EXPECTED] = numbered
+
+    def take_gaps(self) -> list[Gap]:
+        """The gaps found since the last call."""
+        found = [Gap(*(int(x) for x in row)) for row in self.gaps[:int(self.state[fastpath.GAPS])]]
+        self.state[fastpath.GAPS] = 0
+        return found
+
+    @property
+    def room_for_gaps(self) -> int:
+        """How many more gaps fit before `take_gaps`."""
+        return len(self.gaps) - int(self.state[fastpath.GAPS])
+
+    @property
+    def control_position(self) -> int:
+        """Everything of the control ring before it is in the log or in this process's hands... and may be freed."""
+        position = -1
+        while self._chunks and not self._chunks[0].waiting:
+            position = self._chunks.pop(0).position
+        return position
+
+    def release(self) -> None:
+        """Frees what was taken: the rings' tails move, in both lanes."""
+        self.capture.accounts[:, rings.TAIL] = self.cpus[:, fastpath.POS]
+        position = self.control_position
+        if position >= 0:
+            self.capture.lane.release(position)
+
+    @property
+    def pending(self) -> bool:
+        """Something that was seen is not written yet."""
+        return bool(self._heap) or bool((self.cpus[:, fastpath.POS] < self.cpus[:, fastpath.HEAD]).any())
+
+    def record_bytes(self, cpu: int) -> bytes:
+        """The bulk record at this CPU's position."""
+        at = int(self.cpus[cpu, fastpath.POS]) & (self.capture.shape.ring - 1)
+        row = self.capture.rings[cpu]
+        units = int(row[at + 2]) | int(row[at + 3]) << 8
+        return bytes(row[at:at + 64 * units].tobytes())
+
+    def advance(self, cpu: int, raw: bytes) -> None:
+        """Steps over a bulk record."""
+        self.cpus[cpu, fastpath.POS] += len(raw)

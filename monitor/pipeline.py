@@ -1,0 +1,264 @@
+"""From what lies in the rings to one batch of finished lines, and the ledger's counts of it.
+
+Owns a batch from its first record to its commit; never opens the log and never waits.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitor import decode, describe, encode, events, fastpath, names, templates
+from monitor.clock import WallClock
+from monitor.decode import DecodeError, Record
+from monitor.encode import Document, Names, Origin
+from monitor.mirror import Mirror
+from monitor.naming import Tasks
+from monitor.order import Order
+
+OUT_BYTES = 16 << 20
+_PROGRAMS = 65536
+_KEEP = 131072  # room kept free in the buffer for lines that Python makes
+
+
+@dataclass
+class Counts:
+    """What the reader counts; names of DESIGN's ledger."""
+
+    received: int = 0
+    made: int = 0
+    logged: int = 0
+    quarantined: int = 0
+    unwritten: int = 0
+    torn: int = 0
+    unresolved: int = 0
+    """lines whose object or process was not known any more: they say so, and stand in no equation"""
+
+
+@dataclass
+class Pipeline:
+    """Turns records into lines. `look` and `fill` make a batch, `committed` or `dropped` end it."""
+
+    order: Order
+    origin: Origin
+    tasks: Tasks
+    clock: WallClock
+    counts: Counts = field(default_factory=Counts)
+    sequence: int = 1
+
+    def __post_init__(self) -> None:
+        self._memory = self.order.capture.memory()
+        self.mirror = Mirror(self._memory)
+        self._templates = templates.build(self.origin)
+        self._out = np.zeros(OUT_BYTES, np.uint8)
+        self._second = np.zeros(32, np.uint8)
+        self._state = self.order.state
+        self._state[fastpath.SECOND] = -1
+        self._start = Counts()
+        self._executables: dict[tuple[int, int], bytes] = {}
+        self._begin()
+
+    # ---- a batch ----
+    def _begin(self) -> None:
+        self._state[fastpath.OUT] = 0
+        self._state[fastpath.LINES] = 0
+        self._state[fastpath.RECEIVED] = 0
+        self._state[fastpath.SEQUENCE] = self.sequence
+        self._made = self._quarantined = 0
+
+    @property
+    def batch(self) -> memoryview:
+        """The batch's bytes: whole lines."""
+        return self._out.data[:int(self._state[fastpath.OUT])]
+
+    @property
+    def lines(self) -> int:
+        """Lines in the batch."""
+        return int(self._state[fastpath.LINES])
+
+    @property
+    def last_sequence(self) -> int:
+        """event.sequence of the batch's last line."""
+        return int(self._state[fastpath.SEQUENCE]) - 1
+
+    def fill(self) -> bool:
+        """Writes lines until everything seen is written (True) or the batch is full (False)."""
+        self._state[fastpath.OFFSET] = self.clock.offset_ns
+        m, t = self._memory, self._templates
+        while True:
+            if self.order.room_for_gaps < 64 or int(self._state[fastpath.OUT]) > OUT_BYTES - _KEEP:
+                return False
+            reason = fastpath.run(self._state, self.order.cpus, self.order.gaps, m["R"], m["R8"], m["M"], m["M8"], m["J"], m["J8"], m["where"],
+                                  t.ops, t.index, t.literals, t.tables, t.flags, self._second, self._out[:OUT_BYTES - _KEEP])
+            if reason == fastpath.FULL:
+                return False
+            if reason == fastpath.DEFINITION:
+                self._definition()
+            elif reason == fastpath.SLOW:
+                self._slow()
+            else:
+                record = self.order.control()
+                if record is None:
+                    return True
+                self._control(record)
+
+    def committed(self) -> None:
+        """The batch is in the log."""
+        lines = self.lines
+        self.counts.received += int(self._state[fastpath.RECEIVED])
+        self.counts.made += self._made
+        self.counts.quarantined += self._quarantined
+        self.counts.logged += lines
+        self.sequence += lines
+        self.mirror.committed()
+        self.order.release()
+        self._begin()
+
+    def dropped(self) -> int:
+        """The batch could not be written: its events are gone, its numbers come back. Returns how many lines."""
+        lines = self.lines
+        self.counts.received += int(self._state[fastpath.RECEIVED])
+        self.counts.made += self._made
+        self.counts.quarantined += self._quarantined
+        self.counts.unwritten += lines
+        self.mirror.committed()
+        self.order.release()
+        self._begin()
+        return lines
+
+    # ---- lines that Python makes ----
+    def _append(self, line: bytes) -> None:
+        at = int(self._state[fastpath.OUT])
+        if at + len(line) > OUT_BYTES:
+            raise OverflowError("a line does not fit into the batch")
+        self._out[at:at + len(line)] = np.frombuffer(line, np.uint8)
+        self._state[fastpath.OUT] += len(line)
+        self._state[fastpath.LINES] += 1
+        self._state[fastpath.SEQUENCE] += 1
+
+    def make(self, name: str, members: Document) -> None:
+        """Adds a document of the monitor itself to the batch."""
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        found = encode.made(self.origin, events.EVENT[name], self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), members)
+        self._append(encode.line(found))
+        self._made += 1
+
+    def _line(self, record: Record, found: Names, task: Document, extra: Document | None = None) -> None:
+        values = record.values
+        wall = values["ts"] + self.clock.offset_ns
+        shown = encode.document(self.origin, record.kind, values, wall, int(self._state[fastpath.SEQUENCE]), names=found, task=task, extra=extra)
+        self._append(encode.line(shown))
+
+    def _control(self, record: Record) -> None:
+        if not self.order.arrived(record.values["cpu"], record.values["seq"], record.values["ts"]):
+            return
+        self._know(record)
+        try:
+            found, task, extra = describe.control(record, self.tasks)
+        except DecodeError:
+            self._quarantined += 1
+            return
+        self._line(record, found, task, extra)
+
+    def _know(self, record: Record) -> None:
+        """An exit may come when the kernel has given up the program's file: the path that an earlier record gave stands in."""
+        values, who = record.values, (record.values["tgid"], record.values["start"])
+        if record.kind.name == "process_exit":
+            known = self._executables.pop(who, None)
+            if known is not None:
+                record.blobs.setdefault("executable", known)
+        elif "executable" in record.blobs and values["ret"] >= 0:
+            if len(self._executables) >= _PROGRAMS:  # exits may have been lost: the oldest go
+                del self._executables[next(iter(self._executables))]
+            self._executables[who] = record.blobs["executable"]
+
+    # ---- records that the compiled pass hands back ----
+    def _definition(self) -> None:
+        cpu = int(self._state[fastpath.CPU])
+        raw = self.order.record_bytes(cpu)
+        kind, values, tail = decode.definition(raw)
+        if kind == events.DEF_TASK:
+            self._define_task(cpu, values, tail)
+        else:
+            self.mirror.put_file(cpu, values["key"], describe.definition_names(kind, values, tail))
+        self.order.advance(cpu, raw)
+
+    def _define_task(self, cpu: int, values: dict[str, Any], tail: bytes) -> None:
+        facts = decode.task_facts(values)
+        executable = None
+        if facts["exe_key"]:
+            program = self.mirror.file(cpu, decode.signed(facts["exe_key"]))
+            if program is not None and "file" in program.sections:
+                executable = names.original(program.sections["file"]["path"], program.raw.get("file_path"))
+        raw: dict[str, str] = {}
+        sections = self.tasks.parts(facts, executable, tail[:values["cgroup_bytes"]], raw, full=False)
+        self.mirror.put_task(cpu, facts["tid"], sections, raw)
+
+    def _slow(self) -> None:
+        cpu = int(self._state[fastpath.CPU])
+        raw = self.order.record_bytes(cpu)
+        if raw[0] | raw[1] << 8 == events.DEF_SESSION:
+            self._session(cpu, raw)
+            self.order.advance(cpu, raw)
+            return
+        record = decode.bulk(raw, cpu)
+        values = record.values
+        self.order.advance(cpu, raw)
+        if not self.order.arrived(cpu, values["seq"], values["ts"]):
+            return
+        found, task, task_raw = self._named(cpu, record)
+        if values["kf"] & events.BEGIN:
+            self.mirror.put_session(values["session"], values["generation"], cpu, values["key"], values["tid"])
+        found = Names(found.sections, found.ebpf, found.raw | task_raw)
+        self._line(record, found, task)
+
+    def _session(self, cpu: int, raw: bytes) -> None:
+        layout = events.BULK
+        values = layout.unpack(raw + bytes(layout.size))
+        key = decode.signed(int(values["key"]))
+        self.mirror.put_session(int(values["session"]), int(values["generation"]), cpu, key, int(values["tid"]))
+
+    def _named(self, cpu: int, record: Record) -> tuple[Names, Document, dict[str, str]]:
+        """Object, task sections and the task's raw names of a bulk record; an unknown one is counted and left out."""
+        values = record.values
+        kf = values["kf"]
+        owner = values.get("reason", 0) >= 2
+        session = None
+        if not kf & (events.UNNAMED | events.BEGIN) and not (kf & events.CLAIMED and not kf & events.ADDRESS):
+            session = self.mirror.session(values["session"], values["generation"])
+        task, raw = Document(), {}
+        if owner:
+            if session is not None:
+                task, raw = session[1], session[2]
+        else:
+            known = self.mirror.task(cpu, values["tid"])
+            if known is None:
+                task = {"process": {"thread": {"id": values["tid"]}}}
+                self.counts.unresolved += 1
+            else:
+                task, raw = known
+        if session is not None:
+            self._subtract(values, session[3])
+        return self._object(cpu, record, session[0] if session is not None else None), task, raw
+
+    def _object(self, cpu: int, record: Record, of_session: Names | None) -> Names:
+        values = record.values
+        kf = values["kf"]
+        if kf & events.UNNAMED:
+            return Names()
+        base = self.mirror.file(cpu, values["key"]) if kf & (events.BEGIN | events.RELATIVE) else of_session
+        if kf & events.CLAIMED:
+            return describe.bulk_claim(record, base)
+        if base is None:
+            self.counts.unresolved += 1
+            return Names(ebpf={"unresolved": True})
+        return base
+
+    @staticmethod
+    def _subtract(values: dict[str, Any], reported: list[int]) -> None:
+        for member, before in zip(("read_count", "read_bytes", "write_count", "write_bytes"), reported, strict=True):
+            if member in values:
+                values[member] -= before

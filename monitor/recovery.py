@@ -1,0 +1,59 @@
+"""After the reader before us: was its last batch written, what must be undone, where do we go on.
+
+Owns the use of the commit page around a batch and at start; never encodes a line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from monitor import fastpath
+from monitor.kernel import rings
+from monitor.kernel.rings import Capture
+from monitor.ledger import CpuState, Ledger, State
+from monitor.log import Log, Position
+from monitor.mirror import Mirror
+
+
+@dataclass
+class Previous:
+    """What the epoch before left: its name, its last sequence, and whether its last batch had to be cut out of the log."""
+
+    epoch: int
+    sequence: int
+    cut: bool
+
+
+def fresh(capture: Capture) -> State:
+    """The state of a capture that nobody has read yet."""
+    return State(cpus=[CpuState() for _ in range(capture.shape.cpus)])
+
+
+def recover(capture: Capture, log: Log, mirror: Mirror) -> tuple[State, Previous | None]:
+    """The state to go on from. Cuts a batch that was not written whole and undoes its changes of the mirror.
+
+    The valid slot announces batch n. Either it is in the log whole (then the journal holds changes of batch n + 1, unless n
+    was not yet marked as done), or it is cut and the slot before it holds.
+    """
+    page = capture.commit
+    if not page.used:
+        return fresh(capture), None
+    state = State.from_words(page.read())
+    whole = not state.length or log.recover(Position(state.device, state.inode, state.offset), state.length)
+    if whole and page.done != page.turn:
+        mirror.committed()
+    else:
+        mirror.roll_back()
+    if not whole:
+        state = State.from_words(page.read_before())
+    page.mark_done()
+    for cpu, row in enumerate(state.cpus):
+        capture.accounts[cpu, rings.TAIL] = row.position
+    return state, Previous(state.epoch, state.sequence - 1, not whole)
+
+
+def announce(capture: Capture, log: Log, ledger: Ledger, cpus: fastpath.Array, epoch: int, length: int, after: State) -> None:
+    """Says in the commit page what the log will be once the batch of `length` bytes is in it."""
+    at = log.position()
+    rows = [CpuState(int(cpus[i, fastpath.POS]), int(cpus[i, fastpath.EXPECTED]), ledger.counters(i)) for i in range(len(cpus))]
+    capture.commit.write(replace(after, device=at.device, inode=at.inode, offset=at.offset, length=length, epoch=epoch, cpus=rows).words())

@@ -1,0 +1,92 @@
+"""What all tests share: the rule for tests that need root and a kernel with BPF, and waiting for a condition.
+
+Owns no fixture of a single module; never starts the monitor.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
+FOLDER_MARKS = {"kernel": ("root", "kernel"), "bench": ("root", "bench")}
+
+# No deadline: the first example of a compiled function pays for its compilation. In CI the same examples each time.
+hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("here"), derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@functools.cache
+def missing_for_kernel_tests() -> str:
+    """What this host lacks for the tests marked `root`, as a sentence; empty when they can run."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if importlib.util.find_spec("bcc") is None:
+        return "needs BCC's Python module (python3-bpfcc, linked by make setup)"
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "needs a kernel with BTF (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)"
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    held = int(effective.split()[1], 16)
+    cap_sys_admin, cap_perfmon, cap_bpf = 1 << 21, 1 << 38, 1 << 39
+    if not held & cap_sys_admin and held & (cap_perfmon | cap_bpf) != cap_perfmon | cap_bpf:
+        return "needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
+    return ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses an unknown value of the switch: a typing error must not turn tests off."""
+    if os.environ.get(SWITCH, "") not in ("", "0", "1"):
+        raise pytest.UsageError(f"{SWITCH} is {os.environ[SWITCH]!r}: allowed are 1 (must run), 0 (skip), or unset")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests of tests/kernel and tests/bench by their folder, so that none can be forgotten."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests"):
+            for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
+                item.add_marker(mark)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Applies the three states of the switch to the tests marked `root`."""
+    if item.get_closest_marker("root") is None:
+        return
+    state = os.environ.get(SWITCH, "")
+    if state == "0":
+        pytest.skip(f"{SWITCH}=0")
+    missing = missing_for_kernel_tests()
+    if missing and state == "1":
+        pytest.fail(f"{SWITCH}=1, but {missing}", pytrace=False)
+    if missing:
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The directory of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """`wait_until(condition, seconds=10.0, what="")`: returns when condition() is true, fails at the deadline."""
+
+    def wait(condition: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s: {what or condition}")
+            time.sleep(0.005)
+
+    return wait
