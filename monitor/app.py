@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from monitor import config as configuration
-from monitor import describe, events, procfs, recovery
+from monitor import describe, events, procfs, recording, recovery, replay
 from monitor.clock import WallClock
 from monitor.config import Config
 from monitor.decode import DecodeError
@@ -60,6 +60,7 @@ class Options:
     record: Path | None = None
     say: Callable[[str], None] = print
     show: Callable[[bytes], None] | None = None
+    tick: Callable[[dict[str, Any]], None] | None = None
 
 
 def check_capabilities() -> None:
@@ -160,6 +161,16 @@ class Monitor:
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
         self.ledger = Ledger(self.capture.accounts, state.cpus, counts)
         self.order = order
+        if self.options.record:
+            self._record(origin)
+
+    def _record(self, origin: Origin) -> None:
+        try:
+            recorder = recording.Recorder(cast(Path, self.options.record), replay.about(origin), self.capture, self.order.cpus)
+        except OSError as error:
+            raise StartError(f"cannot record to {self.options.record}: {error.strerror}") from error
+        self.order.tap = lambda cut, cpus, raws: recorder.look(cut, self.clock.offset_ns, cpus, raws)
+        self.recorder = recorder
 
     def _configure(self) -> None:
         sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
@@ -188,6 +199,7 @@ class Monitor:
         next_second = next_beat = started
         beat = self.config.heartbeat_interval_s
         next_beat += beat
+        next_totals = started + self.config.fold_interval_s
         if self.options.ready_file:
             self.options.ready_file.write_text(f"{os.getpid()}\n")
         while not self.stopping:
@@ -199,6 +211,9 @@ class Monitor:
             if now >= next_beat:
                 next_beat = now + beat
                 self.pipeline.make("monitor_heartbeat", {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}})
+            if now >= next_totals:
+                next_totals = now + self.config.fold_interval_s
+                self.pipeline.report_open()
             if self.options.duration is not None and now - started >= self.options.duration:
                 self.stopping = "duration"
             if not busy:
@@ -275,6 +290,8 @@ class Monitor:
             self.options.say(notice)
             self.pipeline.make("monitor_config", {"log": {"notice": notice}})
         self._write_status()
+        if self.options.tick is not None:
+            self.options.tick(self.status())
 
     def status(self) -> dict[str, Any]:
         """What `status --json` prints."""
@@ -308,6 +325,8 @@ class Monitor:
         self.log.sync_now()
         self._write_status()
         self.log.close()
+        if self.options.record:
+            self.recorder.close()
         self.capture.close()
         if not self.config.keep_capture:
             compile.remove(self.capture.directory)

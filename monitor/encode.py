@@ -128,7 +128,9 @@ def document(
                                    identity=origin.event_id(sequence) if identity is None else identity)
     if failed:
         found["error"] = {"code": show(_ERROR, values["ret"])}
-    ebpf: Document = {"event": kind.name, "schema": SCHEMA, "timestamp_ns": show(_INT, values["ts"]), "cpu": show(_INT, values["cpu"])}
+    ebpf: Document = {"event": kind.name, "schema": SCHEMA, "timestamp_ns": show(_INT, values["ts"])}
+    if values["cpu"] >= 0:  # -1: totals that the reader reports itself
+        ebpf["cpu"] = show(_INT, values["cpu"])
     nr = values["nr"]
     if nr != NO_SYSCALL:
         ebpf["syscall"] = show(_SYSCALL, nr | (512 if kf & events.COMPAT else 0))

@@ -154,6 +154,42 @@ _TOTALS = (
     Field("reason", "u64", "ebpf.close.reason", "keyword", "why the record was made", "close_reason"),
     Field("pad", "u64"), Field("pad2", "u64"), Field("pad3", "u64"),
 )
+FILE_SHOWN: tuple[Shown, ...] = (
+    Shown("file.path", "keyword", "the host's path of the object after the act"), Shown("file.name", "keyword", "its last name"),
+    Shown("file.inode", "keyword", "inode number"), Shown("file.device", "keyword", "device, major:minor"),
+    Shown("file.mode", "keyword", "permissions, octal"),
+    Shown("file.type", "keyword", "file, dir, symlink, char_device, block_device, fifo, socket or unknown"),
+    Shown("ebpf.path_flags", "keyword", "what is odd about the path: deleted, no_path, too_deep, unstable, detached"),
+)
+"""What names a file that the kernel vouches for."""
+CLAIM_SHOWN: tuple[Shown, ...] = (
+    Shown("file.path", "keyword", "the caller's name, made absolute where its base is known"), Shown("file.name", "keyword", "its last name"),
+)
+"""What names a file of which there is the caller's word only."""
+SOCKET_SHOWN: tuple[Shown, ...] = (
+    Shown("source.ip", "ip", "local address"), Shown("source.port", "long", "local port"),
+    Shown("destination.ip", "ip", "remote address"), Shown("destination.port", "long", "remote port"),
+    Shown("network.transport", "keyword", "tcp, udp, ..."), Shown("network.type", "keyword", "ipv4 or ipv6"),
+    Shown("ebpf.socket.family", "keyword", "address family"), Shown("ebpf.socket.type", "keyword", "socket type"),
+    Shown("ebpf.socket.inode", "keyword", "inode number of the socket"),
+    Shown("ebpf.socket.cookie", "keyword", "the kernel's cookie of the socket, where it has one"),
+    Shown("ebpf.socket.path", "keyword", "name of the local Unix socket; @ begins an abstract one"),
+    Shown("ebpf.socket.peer_path", "keyword", "name of the remote Unix socket"),
+)
+"""What names a socket."""
+BULK_SHOWN: tuple[Shown, ...] = (
+    Shown("ebpf.unresolved", "boolean", "the object was not known any more when the record was read"),
+)
+_CUT = (Shown("ebpf.truncated", "boolean", "something was cut"), Shown("ebpf.original_bytes", "long", "length in bytes before it was cut"))
+_DIRECTION = Shown("network.direction", "keyword", "egress: this host connected; ingress: it accepted")
+_CLAIMED = Shown("ebpf.claimed", "boolean", "the name or address is the caller's word")
+
+
+def _source(doc: str) -> Shown:
+    return Shown("ebpf.path_source", "keyword", "where the name comes from: " + doc)
+
+
+_KERNEL_FILE = _source("file (the kernel's file object)")
 _READS = ("read", "pread64", "readv", "preadv", "preadv2")
 _WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2")
 _FOLD = ("standard", "full", "trace")
@@ -169,8 +205,7 @@ EVENTS: tuple[EventType, ...] = (
               (Shown("process.name", "keyword", "base name of the executable"),
                Shown("process.args_count", "long", "number of arguments, counted before truncation where known"),
                Shown("process.command_line", "keyword", "the arguments joined by spaces"),
-               Shown("ebpf.truncated", "boolean", "something was cut"),
-               Shown("ebpf.original_bytes", "long", "length in bytes before it was cut")),
+               *_CUT, _source("file (the kernel's file object); caller: of a failed call"), _CLAIMED),
               "file", "executable -> process", "/bin/true"),
     EventType(18, "process_exit", "control", "The last thread of a process ended.", "process", ("end",), "end",
               "tp_btf/sched_process_exit", ("exit_group", "exit"), (), _TASK_BLOBS,
@@ -180,43 +215,43 @@ EVENTS: tuple[EventType, ...] = (
     EventType(32, "file_open", "bulk", "A file was opened.", "file", ("access",), "open", _EXIT,
               ("open", "openat", "openat2", "creat", "open_by_handle_at"),
               (Field("oflags", "u64", "ebpf.flags", "keyword", "open flags", "open_flags"),), (),
-              (Shown("ebpf.path_source", "keyword", "where the name comes from: file, caller"),
-               Shown("ebpf.claimed", "boolean", "the name is the caller's word")), "file", "file -> process", "cat FILE",
-              _FOLD),
+              (_source("file (the kernel's file object); caller: of a failed call"), _CLAIMED, *_CUT), "file", "file -> process",
+              "cat FILE", _FOLD),
     EventType(33, "file_read", "bulk", "A process read from a file: the first time, or each time when folding is off.",
-              "file", ("access",), "read", _EXIT, _READS, (Field("pad", "u64"),), (), (), "file", "file -> process",
+              "file", ("access",), "read", _EXIT, _READS, (Field("pad", "u64"),), (), (_KERNEL_FILE, *_CUT), "file", "file -> process",
               "cat FILE", _FOLD),
     EventType(34, "file_write", "bulk", "A process wrote to a file: the first time, or each time when folding is off.",
-              "file", ("change",), "write", _EXIT, _WRITES, (Field("pad", "u64"),), (), (), "file", "process -> file",
+              "file", ("change",), "write", _EXIT, _WRITES, (Field("pad", "u64"),), (), (_KERNEL_FILE, *_CUT), "file", "process -> file",
               "echo x > FILE", _FOLD),
     EventType(35, "file_close", "bulk", "An open file's session ended, with the totals of what passed.", "file", ("access",),
-              "close", _EXIT, ("close", "dup2", "dup3", "close_range"), _TOTALS, (), (), "file", "totals", "cat FILE", _FOLD),
+              "close", _EXIT, ("close", "dup2", "dup3", "close_range"), _TOTALS, (), (_KERNEL_FILE, *_CUT), "file", "totals",
+              "cat FILE", _FOLD),
     EventType(36, "file_delete", "control", "A name of a file was removed.", "file", ("deletion",), "deletion", _EXIT,
-              ("unlink", "unlinkat"), (), (*_TASK_BLOBS, "name", "base"), (), "file", "process -> file", "rm FILE", _FOLD),
+              ("unlink", "unlinkat"), (), (*_TASK_BLOBS, "name", "base"), (_source("caller"), _CLAIMED), "file", "process -> file", "rm FILE", _FOLD),
     EventType(37, "file_rename", "control", "A file got another name.", "file", ("change",), "rename", _EXIT,
               ("rename", "renameat", "renameat2"), (), (*_TASK_BLOBS, "name", "base", "name2", "base2"),
-              (Shown("file.Ext.original.path", "keyword", "the earlier name"),), "file", "process -> file", "mv FILE OTHER",
-              _FOLD),
+              (Shown("file.Ext.original.path", "keyword", "the earlier name"), _source("caller"), _CLAIMED), "file", "process -> file",
+              "mv FILE OTHER", _FOLD),
     EventType(48, "socket_bind", "control", "A socket got a local address.", "network", ("info",), "bind", _EXIT, ("bind",), (),
-              (*_TASK_BLOBS, "address", "socket"), (), "socket", "", "", _FOLD),
+              (*_TASK_BLOBS, "address", "socket"), (_CLAIMED,), "socket", "address -> process", "nc -l -p PORT", _FOLD),
     EventType(49, "socket_listen", "control", "A socket began to listen.", "network", ("start",), "listen", _EXIT, ("listen",), (),
-              (*_TASK_BLOBS, "socket"), (), "socket", "", ""),
+              (*_TASK_BLOBS, "socket"), (), "socket", "address -> process", "nc -l -p PORT"),
     EventType(50, "socket_connect", "control", "A connection was attempted: success, failure or in progress.", "network",
               ("start", "connection"), "connection_attempted", _EXIT, ("connect",), (), (*_TASK_BLOBS, "address", "socket"),
-              (Shown("ebpf.in_progress", "boolean", "the call returned before the outcome was known"),), "socket",
-              "process -> host", "", failure_types=("connection", "info")),
+              (Shown("ebpf.in_progress", "boolean", "the call returned before the outcome was known"), _CLAIMED, _DIRECTION), "socket",
+              "process -> host", "nc HOST PORT", failure_types=("connection", "info")),
     EventType(51, "socket_accept", "control", "A connection was accepted.", "network", ("start", "connection"),
-              "connection_accepted", _EXIT, ("accept", "accept4"), (), (*_TASK_BLOBS, "socket"), (), "socket", "host -> process", ""),
+              "connection_accepted", _EXIT, ("accept", "accept4"), (), (*_TASK_BLOBS, "socket"), (_DIRECTION,), "socket", "host -> process", "nc -l -p PORT"),
     EventType(52, "socket_send", "bulk", "A process sent: the first time, or each time when folding is off.", "network",
-              ("connection",), "send", _EXIT, ("sendto", "sendmsg", "sendmmsg", *_WRITES), (Field("pad", "u64"),), (), (),
-              "socket", "process -> host", "", _FOLD),
+              ("connection",), "send", _EXIT, ("sendto", "sendmsg", "sendmmsg", *_WRITES), (Field("pad", "u64"),), (), (_CLAIMED,),
+              "socket", "process -> host", "echo x | nc HOST PORT", _FOLD),
     EventType(53, "socket_receive", "bulk", "A process received: the first time, or each time when folding is off.", "network",
-              ("connection",), "receive", _EXIT, ("recvfrom", "recvmsg", "recvmmsg", *_READS), (Field("pad", "u64"),), (), (),
-              "socket", "host -> process", "", _FOLD),
+              ("connection",), "receive", _EXIT, ("recvfrom", "recvmsg", "recvmmsg", *_READS), (Field("pad", "u64"),), (), (_CLAIMED,),
+              "socket", "host -> process", "echo x | nc HOST PORT", _FOLD),
     EventType(54, "socket_close", "bulk", "A socket's session ended, with the totals of what passed.", "network",
               ("end", "connection"), "disconnect_received", _EXIT, ("close", "dup2", "dup3", "close_range"), _TOTALS, (), (),
-              "socket", "totals", "", _FOLD),
-    EventType(64, "monitor_start", "made", "The monitor began a log epoch.", "configuration", ("start",), "start", shown=(
+              "socket", "totals", "echo x | nc HOST PORT", _FOLD),
+    EventType(64, "monitor_start", "made", "The monitor began a log epoch.", "configuration", ("start",), "start", trigger="systemctl start ebpf-monitor", shown=(
         Shown("ebpf.previous.epoch", "keyword", "the log epoch before"),
         Shown("ebpf.previous.sequence", "long", "its last sequence number that is in the log"),
         Shown("ebpf.monitor.adopted", "boolean", "capture had gone on without a reader and was taken over"),
@@ -229,25 +264,26 @@ EVENTS: tuple[EventType, ...] = (
         Shown("ebpf.monitor.missing", "keyword", "kernel features that are not there, by name"),
         Shown("ebpf.monitor.events", "keyword", "events that are recorded"),
         Shown("ebpf.monitor.processes", "long", "processes found by the scan at start"))),
-    EventType(65, "monitor_stop", "made", "The monitor ended a log epoch in order.", "configuration", ("end",), "stop", shown=(
+    EventType(65, "monitor_stop", "made", "The monitor ended a log epoch in order.", "configuration", ("end",), "stop", trigger="systemctl stop ebpf-monitor", shown=(
         Shown("ebpf.monitor.reason", "keyword", "signal or duration"),)),
-    EventType(66, "monitor_loss", "made", "Events were lost, or detail was given up.", "configuration", ("info",), "loss", shown=(
-        Shown("ebpf.loss.class", "keyword", "process, file, socket, log, or path"),
+    EventType(66, "monitor_loss", "made", "Events were lost, or detail was given up.", "configuration", ("info",), "loss", trigger="a full ring", shown=(
+        Shown("ebpf.loss.class", "keyword", "process, file, socket, log, or unknown"),
         Shown("ebpf.loss.cpu", "long", "CPU"),
         Shown("ebpf.loss.count", "long", "events lost; 0: detail only"),
         Shown("ebpf.loss.first", "long", "first per-CPU sequence of the gap"),
         Shown("ebpf.loss.last", "long", "last one"),
         Shown("ebpf.loss.reason", "keyword", "why"),
         Shown("ebpf.loss.epoch", "keyword", "epoch of the loss if it is an earlier one"),
+        Shown("ebpf.loss.level", "long", "degraded: 1 reads and writes fold, 2 only a session's first is logged; 0 restored"),
         Shown("ebpf.loss.exact", "boolean", "false: the count is a lower bound"))),
     EventType(67, "monitor_config", "made", "The configuration or the host's clock changed.", "configuration", ("change",), "config",
-              shown=(
+              trigger="mv events.jsonl OTHER", shown=(
         Shown("ebpf.config.old", "keyword", "digest before"),
         Shown("ebpf.config.new", "keyword", "digest after"),
         Shown("ebpf.config.keys", "keyword", "keys that changed"),
         Shown("ebpf.log.notice", "keyword", "what happened to the log file"),
         Shown("ebpf.clock.step_ns", "long", "step of the wall clock"))),
-    EventType(68, "monitor_heartbeat", "made", "The ledger, each minute.", "configuration", ("info",), "heartbeat", shown=(
+    EventType(68, "monitor_heartbeat", "made", "The ledger, each minute.", "configuration", ("info",), "heartbeat", trigger="a minute passes", shown=(
         *(Shown("ebpf.ledger." + name, "long", doc) for name, doc in (
             ("kernel_seen", "submitted + refused + suppressed"), ("submitted", "events that the kernel put into a ring"),
             ("received", "events taken out of the rings"), ("in_flight", "events in the rings"),
@@ -277,16 +313,39 @@ COMMON: tuple[Shown, ...] = (
     Shown("host.os.type", "keyword", "linux"), Shown("event.kind", "keyword", "event or metric"),
     Shown("event.module", "keyword", "ebpf_monitor"), Shown("event.dataset", "keyword", "family"),
     Shown("event.category", "keyword", "ECS category"), Shown("event.type", "keyword", "ECS type"),
-    Shown("event.action", "keyword", "Elastic's word for the act"), Shown("event.outcome", "keyword", "success or failure"),
+    Shown("event.action", "keyword", "Elastic's word for the act"),
     Shown("event.id", "keyword", "host, epoch, sequence: also the document's _id"),
     Shown("event.sequence", "long", "dense number within the epoch"), Shown("ebpf.event", "keyword", "name in this catalogue"),
-    Shown("ebpf.schema", "long", "version of the document format"), Shown("ebpf.cpu", "long", "CPU"),
-    Shown("error.code", "keyword", "name of the error"), Shown("ebpf.errno", "long", "its number"),
+    Shown("ebpf.schema", "long", "version of the document format"),
+    Shown("ebpf.timestamp_ns", "long", "event time, CLOCK_BOOTTIME ns"),
 )
+"""What every document carries."""
+KERNEL_SHOWN: tuple[Shown, ...] = (
+    Shown("event.outcome", "keyword", "success or failure"), Shown("ebpf.cpu", "long", "CPU"),
+    Shown("error.code", "keyword", "name of the error of a failed call"), Shown("ebpf.errno", "long", "its number"),
+    Shown("ebpf.raw", "object", "exact bytes, base64, of each shown name that is not clean text, under the field's path with _ for ."),
+)
+"""What documents of kernel events carry beside the members of their record."""
 TASK_SHOWN: tuple[Shown, ...] = (
     Shown("process.entity_id", "keyword", "stable id of the process"), Shown("process.name", "keyword", "base name of the executable"),
     Shown("process.executable", "keyword", "path of the running program"),
     Shown("process.parent.entity_id", "keyword", "stable id of the parent"),
+    Shown("process.real_user.name", "keyword", "name in the passwd file"), Shown("process.real_group.name", "keyword", "name in the group file"),
     Shown("user.name", "keyword", "name in the passwd file"), Shown("group.name", "keyword", "name in the group file"),
     Shown("container.id", "keyword", "from the cgroup"),
 )
+"""What names the process beside the members of TASK. Of the real user and group bulk events carry only what differs."""
+
+ABSENT: dict[str, tuple[str, ...]] = {
+    "process_exit": ("ebpf.syscall", "error.code", "ebpf.errno"),
+}
+"""Fields of the lane that an event never has: an exit is seen outside of calls and cannot fail."""
+
+ALIASES: dict[str, str] = {
+    "timestamp_ns": "ebpf.timestamp_ns", "datetime": "@timestamp", "pid": "process.pid", "ppid": "process.parent.pid", "uid": "user.id",
+    "comm": "process.thread.name", "syscall": "ebpf.syscall", "filename": "file.path", "fd": "ebpf.fd", "ret": "ebpf.ret",
+    "error_code": "ebpf.errno", "dest_ip": "destination.ip", "dest_ipv6": "destination.ip", "dest_port": "destination.port",
+    "sa_family": "ebpf.socket.family", "count": "ebpf.ret", "bytes_rw": "ebpf.ret",
+}
+"""Flat names of the original tool and the fields that searches by them reach. `count` was the length asked for, which is not
+recorded: the length transferred stands in."""

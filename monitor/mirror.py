@@ -152,6 +152,13 @@ class Mirror:
         task, raw = _parse_task(text)
         return found, task, raw, [int(x) for x in self._m[word + 4:word + 8]]
 
+    @property
+    def sessions(self) -> npt.NDArray[np.int64]:
+        """All session entries as words: generation, lengths, key, then the totals that were reported."""
+        count = (len(self._m) - (self._sessions >> 3)) // (SESSION_ENTRY >> 3)
+        start = self._sessions >> 3
+        return self._m[start:start + count * (SESSION_ENTRY >> 3)].reshape(count, SESSION_ENTRY >> 3)
+
     def report(self, slot: int, totals: list[int]) -> None:
         """These cumulative totals of the session are in the log."""
         at = self.session_at(slot)

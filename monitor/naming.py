@@ -122,7 +122,8 @@ def claim_address(found: Names, raw: bytes, section: str) -> None:
     about.setdefault("family", family)
     if family in ("AF_INET", "AF_INET6"):
         if section not in found.sections:
-            found.sections = {section: {"ip": str(ipaddress.ip_address(where)), "port": port}} | found.sections
+            named = found.sections | {section: {"ip": str(ipaddress.ip_address(where)), "port": port}}
+            found.sections = {name: named[name] for name in ("source", "destination", "network") if name in named}
             found.ebpf["claimed"] = True
     elif family == "AF_UNIX":
         name = "peer_path" if section == "destination" else "path"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,8 @@ class Order:
     capture: Capture
     state: Any = field(default_factory=lambda: np.zeros(fastpath.STATE, np.int64))
     undecodable: int = 0
+    tap: Callable[[int, Any, list[bytes]], None] | None = None
+    """called at each look with the cut, the CPUs' positions and the control records that were read"""
     _heap: list[tuple[tuple[int, int, int], int, Record]] = field(default_factory=list)
     _chunks: list[_Chunk] = field(default_factory=list)
     _owners: dict[int, _Chunk] = field(default_factory=dict)
@@ -71,15 +74,19 @@ class Order:
             self._quiet_at[cpu] = numbered if not busy and not accounts[cpu, rings.BUSY] else -1
         cpus[:, fastpath.HEAD] = accounts[:, rings.HEAD]
         self.state[fastpath.CUT] = cut
-        self._read_control()
+        raws = self._read_control()
+        if self.tap is not None:
+            self.tap(cut, cpus, raws)
         self._limit()
 
-    def _read_control(self) -> None:
+    def _read_control(self) -> list[bytes]:
         lane = self.capture.lane
+        found: list[bytes] = []
         while True:
             raws = lane.read(_READ_AT_ONCE)
             if not raws:
-                return
+                return found
+            found += raws
             chunk = _Chunk(lane.position(), 0)
             self._chunks.append(chunk)
             for raw in raws:

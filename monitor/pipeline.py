@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor import decode, describe, encode, events, fastpath, names, templates
+from monitor import decode, describe, encode, events, fastpath, names, sessions, templates
 from monitor.clock import WallClock
 from monitor.decode import DecodeError, Record
 from monitor.encode import Document, Names, Origin
@@ -162,6 +162,40 @@ class Pipeline:
             self._quarantined += 1
             return
         self._line(record, found, task, extra)
+        if record.values["kf"] & events.MANY:
+            self._left_over(record)
+
+    # ---- totals that the reader reports itself ----
+    def report_open(self) -> None:
+        """Each interval: what the sessions that stay open moved since the last report."""
+        table = self.order.capture.sessions
+        for session in sessions.unreported(table, self.mirror.sessions[:len(table)]):
+            self._report(session, "interval", int(self._state[fastpath.CUT]))
+
+    def _left_over(self, record: Record) -> None:
+        """The process had more descriptors than the kernel swept at its exec or exit."""
+        values, table = record.values, self.order.capture.sessions
+        executed = record.kind.name == "process_exec"
+        for session in sessions.left_over(table, self.mirror.sessions[:len(table)], values["tgid"], values["exec_id"] - executed):
+            self._report(session, "exec" if executed else "exit", values["ts"])
+
+    def _report(self, session: sessions.Open, reason: str, ts: int) -> None:
+        known = self.mirror.session(session.slot, session.generation)
+        if known is None or not self.room:
+            return
+        found, task, raw, reported = known
+        members = dict(zip(("read_count", "read_bytes", "write_count", "write_bytes"), session.totals, strict=True))
+        values = {"kf": 0, "ret": 0, "nr": encode.NO_SYSCALL, "fd": session.descriptor, "cpu": -1, "ts": ts,
+                  "reason": events.CLOSE_REASONS.index(reason), **members}
+        self._subtract(values, reported)
+        self._line(Record(session.kind, values, {}), Names(found.sections, found.ebpf, found.raw | raw), task)
+        self._made += 1
+        self.mirror.report(session.slot, session.totals)
+
+    @property
+    def room(self) -> bool:
+        """There is room for lines that Python makes, and for what they change in the mirror."""
+        return int(self._state[fastpath.OUT]) < OUT_BYTES - _KEEP // 2 and int(self._memory["J"][0]) < len(self._memory["J8"]) - 8192
 
     def _know(self, record: Record) -> None:
         """An exit may come when the kernel has given up the program's file: the path that an earlier record gave stands in."""

@@ -39,8 +39,9 @@ def recover(capture: Capture, log: Log, mirror: Mirror) -> tuple[State, Previous
     if not page.used:
         return fresh(capture), None
     state = State.from_words(page.read())
-    whole = not state.length or log.recover(Position(state.device, state.inode, state.offset), state.length)
-    if whole and page.done != page.turn:
+    done = page.done == page.turn  # marked after the append: the file may have been rotated or compressed since
+    whole = done or not state.length or log.recover(Position(state.device, state.inode, state.offset), state.length)
+    if whole and not done:
         mirror.committed()
     else:
         mirror.roll_back()

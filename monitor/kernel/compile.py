@@ -60,6 +60,12 @@ class Shape:
         """Size of the reader's mirror of the kernel's direct-mapped tables."""
         return self.cpus * (self.sent * FILE_ENTRY + self.tasks * TASK_ENTRY) + self.sessions * SESSION_ENTRY
 
+    @property
+    def geometry(self) -> tuple[int, int, int, int, int]:
+        """File and task entries per CPU, byte offsets of the task and the session entries in the mirror, ring mask."""
+        tasks = self.cpus * self.sent * FILE_ENTRY
+        return self.sent, self.tasks, tasks, tasks + self.cpus * self.tasks * TASK_ENTRY, self.ring - 1
+
 
 def shape(cpus: int, ring_bytes: int, control_bytes: int, *, perf: bool, casts: bool, task_regs: bool) -> Shape:
     """Divides the totals over the CPUs, rounding down to powers of two."""

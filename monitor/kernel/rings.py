@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from monitor.events import CONTROL
 from monitor.kernel import bpf
-from monitor.kernel.compile import FILE_ENTRY, SCRATCH, SESSION_ENTRY, SLACK, TASK_ENTRY, Shape
+from monitor.kernel.compile import SCRATCH, SLACK, Shape
 from monitor.kernel.control import ControlLane, PerfLane, RingBufLane
 
 Words = npt.NDArray[np.int64]
@@ -69,7 +69,6 @@ class CommitPage:
         words = memory.view(np.int64)
         self._words = words
         self.journal_bytes = memory[_JOURNAL_AT:]
-        self.journal = self.journal_bytes.view(np.int64)
 
     def _slot(self, turn: int) -> int:
         return 8 + (turn & 1) * _SLOT_WORDS
@@ -138,13 +137,6 @@ class Capture:
             return PerfLane(self._descriptors["control"], range(self.shape.cpus), max(1, self.shape.control // 4096))
         return RingBufLane(self._descriptors["control"])
 
-    @property
-    def geometry(self) -> Words:
-        """File entries and task entries per CPU, byte offsets of the task and session entries in the mirror, ring mask."""
-        tasks = self.shape.cpus * self.shape.sent * FILE_ENTRY
-        sessions = tasks + self.shape.cpus * self.shape.tasks * TASK_ENTRY
-        return np.array([self.shape.sent, self.shape.tasks, tasks, sessions, self.shape.ring - 1, SESSION_ENTRY], np.int64)
-
     def configure(self, wanted: KernelConfig, calls: dict[int, int]) -> None:
         """Writes the programs' configuration and the table of traced calls. The seed of the path keys stays."""
         seed_at = _CONFIG.size - 8
@@ -189,5 +181,10 @@ class Capture:
 
     def memory(self) -> dict[str, Any]:
         """The arrays that the compiled pass works on."""
-        return {"R": self.rings.view(np.int64), "R8": self.rings, "M": self.mirror.view(np.int64), "M8": self.mirror,
-                "J": self.commit.journal, "J8": self.commit.journal_bytes, "where": self.geometry}
+        return memory(self.shape, self.rings, self.mirror, self.commit.journal_bytes)
+
+
+def memory(made: Shape, rings: Bytes, mirror: Bytes, journal: Bytes) -> dict[str, Any]:
+    """Rings, mirror and journal as bytes and as words, and where the mirror's tables begin."""
+    return {"R": rings.view(np.int64), "R8": rings, "M": mirror.view(np.int64), "M8": mirror, "J": journal.view(np.int64), "J8": journal,
+            "where": np.array(made.geometry, np.int64)}

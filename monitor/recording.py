@@ -1,0 +1,175 @@
+"""Recordings of the raw stream: what `run --record` writes and `replay` reads.
+
+Owns the file format; the samples stand in it as the kernel wrote them. Format: one line of JSON (the header), then frames
+of a type (u8), a number (u32), a position (s64), a length (u32) and that many bytes; little-endian.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from monitor import fastpath
+from monitor.kernel.compile import SLACK, Shape
+from monitor.kernel.rings import ACCOUNT_WORDS, HEAD, Capture, memory
+
+VERSION = 1
+_FRAME = struct.Struct("<BIqI")
+BULK, CONTROL, LOOK, MIRROR, CPU = range(1, 6)
+
+
+class RecordingError(Exception):
+    """A recording cannot be read: the text names the file, the byte and what is wrong there."""
+
+
+class Recorder:
+    """Writes what each look at the rings found. The file is 0640 and must not exist."""
+
+    def __init__(self, path: Path, about: dict[str, Any], capture: Capture, cpus: Any) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=1 << 20)
+        self._capture, self._at = capture, [int(cpus[cpu, fastpath.POS]) for cpu in range(len(cpus))]
+        header = {"ebpf-monitor-recording": VERSION, "shape": asdict(capture.shape)} | about
+        self._file.write(json.dumps(header).encode() + b"\n")
+        self._frame(MIRROR, 0, 0, zlib.compress(capture.mirror.tobytes(), 1))
+        for cpu, row in enumerate(cpus):
+            self._frame(CPU, cpu, int(row[fastpath.POS]), int(row[fastpath.EXPECTED]).to_bytes(8, "little"))
+
+    def _frame(self, kind: int, number: int, position: int, data: bytes) -> None:
+        self._file.write(_FRAME.pack(kind, number, position, len(data)))
+        self._file.write(data)
+
+    def look(self, cut: int, offset_ns: int, cpus: Any, controls: list[bytes]) -> None:
+        """What came since the last look: the rings' bytes up to the heads, control records, the cut, the clock."""
+        found = False
+        for cpu in range(len(cpus)):
+            head, mask = int(cpus[cpu, fastpath.HEAD]), self._capture.shape.ring - 1
+            while self._at[cpu] < head:
+                at = self._at[cpu] & mask
+                # a record may stand in the slack behind the ring's end: copy record by record up to there
+                row = self._capture.rings[cpu]
+                end = at
+                while self._at[cpu] < head and end <= mask:
+                    size = (int(row[end + 2]) | int(row[end + 3]) << 8) * 64
+                    end += size
+                    self._at[cpu] += size
+                self._frame(BULK, cpu, self._at[cpu] - (end - at), row[at:end].tobytes())
+                found = True
+        for raw in controls:
+            self._frame(CONTROL, 0, 0, raw)
+        if found or controls:
+            self._frame(LOOK, 0, cut, offset_ns.to_bytes(8, "little", signed=True))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a recording."""
+
+    kind: int
+    number: int
+    position: int
+    data: bytes
+
+
+def read(path: Path) -> tuple[dict[str, Any], Iterator[Frame]]:
+    """Header and frames of a recording. Raises RecordingError."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror}") from error
+    try:
+        header = json.loads(file.readline(1 << 20))
+        version = header["ebpf-monitor-recording"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordingError(f"{path}: not a recording: the first line is not its header") from error
+    if version != VERSION:
+        raise RecordingError(f"{path}: version {version}; this program reads {VERSION}")
+    return header, _frames(path, file)
+
+
+def _frames(path: Path, file: BinaryIO) -> Iterator[Frame]:
+    with file:
+        while head := file.read(_FRAME.size):
+            at = file.tell() - len(head)
+            if len(head) < _FRAME.size:
+                raise RecordingError(f"{path}: byte {at}: a frame's header is cut")
+            kind, number, position, size = _FRAME.unpack(head)
+            data = file.read(size)
+            if kind not in (BULK, CONTROL, LOOK, MIRROR, CPU) or len(data) < size:
+                raise RecordingError(f"{path}: byte {at}: frame of type {kind} with {len(data)} of {size} bytes")
+            yield Frame(kind, number, position, data)
+
+
+class _List:
+    """A control lane over a list."""
+
+    def __init__(self) -> None:
+        self.waiting: list[bytes] = []
+
+    def read(self, limit: int) -> list[bytes]:
+        found, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return found
+
+    def position(self) -> int:
+        return 0
+
+    def release(self, position: int) -> None:
+        """Nothing to free."""
+
+    def fill(self) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class ReplayCapture:
+    """Stands in for a Capture: the same arrays in plain memory, filled from frames."""
+
+    def __init__(self, made: Shape) -> None:
+        self.shape = made
+        self.accounts = np.zeros((made.cpus, ACCOUNT_WORDS), np.int64)
+        self.rings = np.zeros((made.cpus, made.ring + SLACK), np.uint8)
+        self.mirror = np.zeros(-(-made.mirror_bytes // 4096) * 4096, np.uint8)
+        self.sessions = np.zeros((made.sessions, 10), np.int64)
+        self.journal_bytes = np.zeros(made.commit, np.uint8)
+        self.lane = _List()
+        self._cut = 0
+
+    def cut(self, _now: int) -> int:
+        """The cut that was recorded."""
+        return self._cut
+
+    def fill(self) -> float:
+        """Nothing presses."""
+        return 0.0
+
+    def memory(self) -> dict[str, Any]:
+        """As Capture.memory."""
+        return memory(self.shape, self.rings, self.mirror, self.journal_bytes)
+
+    def take(self, frame: Frame) -> bool:
+        """Adds a frame; True when a look is complete."""
+        if frame.kind == MIRROR:
+            self.mirror[:] = np.frombuffer(zlib.decompress(frame.data), np.uint8)
+        elif frame.kind == BULK:
+            at = frame.position & (self.shape.ring - 1)
+            self.rings[frame.number, at:at + len(frame.data)] = np.frombuffer(frame.data, np.uint8)
+            self.accounts[frame.number, HEAD] = frame.position + len(frame.data)
+        elif frame.kind == CONTROL:
+            self.lane.waiting.append(frame.data)
+        elif frame.kind == LOOK:
+            self._cut = frame.position
+        return frame.kind == LOOK

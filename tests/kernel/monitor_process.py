@@ -1,0 +1,285 @@
+"""A real monitor as a subprocess, its log as documents, and the promises that every test checks: order, density, ledger.
+
+Owns private directories and the monitor's start and stop; never says what a document should contain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.kernel.acts import ACTOR, NOOP, Script, compile_c
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = os.environ.get("KT_ENTRY", "-m monitor").split()
+Document = dict[str, Any]
+_NO_ENDINGS = ("process_exit",)
+
+
+class Journal:
+    """The log's documents as far as they are written; checks density and order while it reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._rest = b""
+        self.sequence = 0
+        self.broken: list[str] = []
+        self.all: list[Document] = []
+        self.by_pid: dict[int, list[Document]] = defaultdict(list)
+        self._last = 0
+
+    def poll(self) -> None:
+        """Reads what was added."""
+        content = self._rest + self._file.read()
+        *lines, self._rest = content.split(b"\n")
+        for line in lines:
+            self._take(orjson.loads(line))
+
+    def _take(self, document: Document) -> None:
+        self.all.append(document)
+        sequence, stamp = document["event"]["sequence"], document["ebpf"]["timestamp_ns"]
+        if sequence != self.sequence + 1:
+            self.broken.append(f"sequence {sequence} follows {self.sequence}")
+        self.sequence = sequence
+        if document["event"]["id"].rsplit("-", 1)[1] != f"{sequence:012x}":
+            self.broken.append(f"event.id {document['event']['id']} is not that of sequence {sequence}")
+        if document["ebpf"]["event"].startswith("monitor_"):
+            return
+        if stamp < self._last:
+            self.broken.append(f"sequence {sequence} is {self._last - stamp} ns earlier than one before it")
+        self._last = stamp
+        self.by_pid[document["process"].get("pid", -1)].append(document)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class MonitorProcess:
+    """One run of `monitor run` with its own directories."""
+
+    def __init__(self, directory: Path, environment: dict[str, str], **keys: Any) -> None:
+        self.directory = directory
+        self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-test-{os.getpid()}")
+        self.keys = {"events_dir": str(directory / "events"), "output_dir": str(directory / "output"), "run_dir": str(directory / "run"),
+                     "pin_dir": str(self.pins)} | keys
+        (directory / "config.json").write_text(json.dumps(self.keys))
+        (directory / "config.json").chmod(0o600)
+        self._ready = directory / "ready"
+        with (directory / "stderr").open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, *ENTRY, "run", "--config", directory / "config.json", "--ready-file", self._ready],
+                cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+        self._await_ready()
+        self.journal = Journal(directory / "events" / "events.jsonl")
+
+    @property
+    def pid(self) -> int:
+        """The monitor's process id."""
+        return self.process.pid
+
+    def said(self) -> str:
+        """What the monitor printed."""
+        return (self.directory / "stderr").read_text(errors="replace")
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while not (self._ready.exists() and self._ready.read_text().strip() == str(self.process.pid)):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                ended = self.process.poll()
+                self.clean()
+                pytest.fail(f"the monitor did not start ({ended}): {self.said()[-3000:]}", pytrace=False)
+            time.sleep(0.01)
+
+    # ---- documents ----
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+        """Reads the log until the condition holds; fails at the deadline."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.journal.poll()
+            if condition():
+                return
+            if self.process.poll() is not None:
+                pytest.fail(f"the monitor ended with {self.process.returncode}: {self.said()[-3000:]}", pytrace=False)
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s in the log: {what}", pytrace=False)
+            time.sleep(0.005)
+
+    def lifetime(self, pid: int, seconds: float = 15) -> list[Document]:
+        """All documents of a process that has ended, once its exit is in the log."""
+        mine = self.journal.by_pid[pid]
+        self.until(lambda: any(name_of(one) in _NO_ENDINGS for one in mine[-1:]), f"the exit of process {pid}", seconds)
+        return list(mine)
+
+    def program(self, pid: int, seconds: float = 15) -> list[Document]:
+        """The same between the program's exec and its exit, both left out: what the program itself did."""
+        found = self.lifetime(pid, seconds)
+        start = max(i for i, one in enumerate(found) if name_of(one) == "process_exec" and one["event"]["outcome"] == "success")
+        return found[start + 1:-1]
+
+    # ---- promises ----
+    def status(self) -> Document:
+        """The newest status.json."""
+        found: Document = orjson.loads((self.directory / "run" / "status.json").read_bytes())
+        return found
+
+    def fresh_status(self, seconds: float = 5) -> Document:
+        """A status.json that was written after this call."""
+        now = time.time()
+        self.until(lambda: (self.directory / "run" / "status.json").exists() and self.status()["time"] > now, "a new status", seconds)
+        return self.status()
+
+    def check(self) -> None:
+        """The promises: dense numbers, order, the ledger's equations, the ledger's lines in the log."""
+        if (self.directory / "run" / "status.json").exists():
+            status = self.status()
+            self.until(lambda: self.journal.sequence >= status["sequence"], f"line {status['sequence']}, which the status counts")
+            self._check_ledger(status)
+        assert not self.journal.broken, self.journal.broken[:5]
+        assert self.process.poll() is None, self.said()[-3000:]
+
+    @staticmethod
+    def _check_ledger(status: Document) -> None:
+        ledger = status["ledger"]
+        parts = sum(ledger["refused"].values()) + sum(ledger["suppressed"].values())
+        assert ledger["kernel_seen"] == ledger["submitted"] + parts, ledger
+        assert ledger["submitted"] == ledger["received"] + ledger["in_flight"] + ledger["died"], ledger
+        assert ledger["in_flight"] >= 0, ledger
+        assert ledger["received"] + ledger["made"] == ledger["logged"] + ledger["filtered"] + ledger["quarantined"] + ledger["unwritten"], ledger
+        assert ledger["balanced"] is True, ledger
+        assert (ledger["quarantined"], ledger["unwritten"], ledger["torn"]) == (0, 0, 0), ledger
+        assert ledger["logged"] == status["sequence"], "an epoch's lines are numbered from 1"
+
+    def stop(self) -> None:
+        """SIGTERM; everything that was promised for the end."""
+        self.process.send_signal(signal.SIGTERM)
+        ended = self.process.wait(30)
+        assert ended == 0, self.said()[-3000:]
+        self.journal.poll()
+        status = self.status()
+        self._check_ledger(status)
+        lost = [one["ebpf"]["loss"]["count"] for one in self.journal.all if name_of(one) == "monitor_loss"]
+        assert sum(lost) == sum(status["ledger"]["refused"].values())
+        assert status["ledger"]["in_flight"] == 0
+        assert self.journal.sequence == status["sequence"] == len(self.journal.all), "the log has the lines that the ledger counts"
+        assert (name_of(self.journal.all[0]), name_of(self.journal.all[-1])) == ("monitor_start", "monitor_stop")
+        assert not self.journal.broken, self.journal.broken[:5]
+        assert not list(self.pins.glob("*")), "a regular stop leaves nothing pinned"
+
+    def clean(self) -> None:
+        """Ends the process if it lives and removes what it pinned."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if hasattr(self, "journal"):
+            self.journal.close()
+        for link in self.pins.glob("*/link_*"):
+            link.unlink()
+        shutil.rmtree(self.pins, ignore_errors=True)
+
+
+def name_of(document: Document) -> str:
+    """The catalogue name."""
+    return str(document["ebpf"]["event"])
+
+
+def wall_ns(document: Document) -> int:
+    """@timestamp in ns since 1970."""
+    whole, fraction = document["@timestamp"].rstrip("Z").split(".")
+    return int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()) * 10**9 + int(fraction)
+
+
+class Monitors:
+    """Keeps one monitor running: the next test with the same configuration uses the same one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: MonitorProcess | None = None
+        self._kind: object = None
+        self._count = 0
+
+    def get(self, environment: dict[str, str] | None = None, **keys: Any) -> MonitorProcess:
+        """A monitor with these configuration keys. Stops one of another kind, and checks what it left."""
+        kind = (sorted((environment or {}).items()), sorted(keys.items(), key=str))
+        if self._running is not None and (kind != self._kind or self._running.process.poll() is not None):
+            self.stop()
+        if self._running is None:
+            self._count += 1
+            directory = self._directory / f"monitor-{self._count}"
+            directory.mkdir()
+            self._running, self._kind = MonitorProcess(directory, environment or {}, **keys), kind
+        return self._running
+
+    def stop(self) -> None:
+        """Stops what runs."""
+        running, self._running = self._running, None
+        if running is not None:
+            try:
+                running.stop()
+            finally:
+                running.clean()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for compiled programs, with `actor` and `noop`. Everybody may enter it."""
+    directory = tmp_path_factory.mktemp("programs")
+    for parent in (directory, *directory.parents[:2]):
+        parent.chmod(0o755)
+    compile_c(directory, "actor", ACTOR)
+    compile_c(directory, "noop", NOOP)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def monitors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitors]:
+    """The one monitor that runs."""
+    kept = Monitors(tmp_path_factory.mktemp("monitors"))
+    yield kept
+    kept.stop()
+
+
+@pytest.fixture
+def promises() -> Iterator[list[MonitorProcess]]:
+    """Monitors put into this list are checked after the test."""
+    used: list[MonitorProcess] = []
+    yield used
+    for monitor in used:
+        monitor.check()
+
+
+@pytest.fixture
+def monitor(monitors: Monitors, promises: list[MonitorProcess], request: pytest.FixtureRequest) -> MonitorProcess:
+    """A monitor with the configuration keys of the module's or the test's parameter (default: profile full)."""
+    keys = dict(getattr(request, "param", None) or {"profile": "full"})
+    environment = keys.pop("environment", {})
+    found = monitors.get(environment, **keys)
+    promises.append(found)
+    return found
+
+
+@pytest.fixture
+def script(programs: Path) -> Iterator[Script]:
+    """An empty script for the actor."""
+    made = Script(programs / "actor")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory for the acts, by its true name."""
+    return tmp_path.resolve()
