@@ -21,7 +21,7 @@ from typing import Any, cast
 import orjson
 
 from monitor import config as configuration
-from monitor import describe, events, procfs, recording, recovery, replay
+from monitor import decode, describe, events, procfs, recording, recovery, replay
 from monitor.clock import WallClock
 from monitor.config import Config
 from monitor.decode import DecodeError
@@ -179,18 +179,33 @@ class Monitor:
         self.capture.configure(wanted, probes.calls(self.config.profile))
 
     def _first_documents(self) -> None:
+        scanned = self.capture.scan()
         digest = hashlib.sha256(json.dumps(configuration.effective(self.config), sort_keys=True, default=str).encode()).hexdigest()[:16]
         about: Document = {
             "adopted": self.adopted, "kernel": platform.release(), "layout": self.capture.directory.name, "profile": self.config.profile,
             "config_digest": digest, "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS), "features": self.features,
             "missing": self.missing, "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
-            "processes": sum(1 for _ in procfs.scan()),
+            "processes": len(scanned),
         }
         members: Document = {"monitor": about}
         if self.previous is not None:
             members["previous"] = {"epoch": f"{self.previous.epoch:016x}", "sequence": self.previous.sequence}
         self.pipeline.make("monitor_start", members)
+        self._inventory(scanned)
         self._commit()
+
+    def _inventory(self, scanned: list[bytes]) -> None:
+        """The processes that are there already, but those that an adopted capture has told of."""
+        if self.adopted:
+            return
+        arguments = {process.pid: process for process in procfs.scan()}
+        for raw in scanned:
+            values = decode.control(raw).values
+            known = arguments.get(values["tgid"])
+            same = known is not None and procfs.same_start(values["start"], known.start_ticks)
+            self.pipeline.found(raw, b"".join(a + b"\0" for a in known.args) if known is not None and same else b"")
+            if not self.pipeline.room:
+                self._commit()
 
     # ---- the loop ----
     def loop(self) -> None:

@@ -60,7 +60,7 @@ def control(raw: bytes) -> Record:
     """A control record. Raises DecodeError."""
     values = _unpack(events.CONTROL, raw, "control record")
     kind = _kind(values["type"], "control record")
-    if kind.lane != "control":
+    if kind.lane == "bulk" or not kind.blobs:
         raise DecodeError(f"control record: {kind.name} does not belong to this lane")
     blobs: dict[str, bytes] = {}
     at, end = events.CONTROL.size, values["length"]

@@ -6,6 +6,7 @@ Owns the meaning of blobs and arguments; never renders a line and never keeps st
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from monitor import events, names, naming, tables
@@ -51,6 +52,13 @@ def _process(record: Record, found: Names, extra: Document) -> Document:
     values, process = record.values, Document()
     if record.kind.name == "process_exec":
         return _exec(record, found, extra)
+    if record.kind.name == "process_found":
+        if "directory" in record.blobs:
+            process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
+        if "args" in record.blobs:
+            put_arguments(process, found, naming.arguments(record.blobs["args"]))
+        extra["scanned"] = True
+        return process
     if record.kind.name == "process_exit":
         signal = values["arg"] & 0x7F
         if signal:
@@ -70,15 +78,19 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
         named.sections["file"] |= naming.file_identity(values["ino"], values["dev"], values["mode"])
         found.sections, found.ebpf, found.raw = _parts(named)
     if "args" in record.blobs:
-        arguments = naming.arguments(record.blobs["args"])
-        process["args"] = names.put_list(found.raw, "process.args", arguments)
-        process["args_count"] = len(arguments)
-        process["command_line"] = " ".join(process["args"])
+        put_arguments(process, found, naming.arguments(record.blobs["args"]))
     if values["kf"] & events.TRUNCATED:
         extra |= {"truncated": True, "original_bytes": values["original"]}
     if "directory" in record.blobs:
         process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
     return process
+
+
+def put_arguments(process: Document, found: Names, arguments: Sequence[bytes]) -> None:
+    """args, their count and the command line."""
+    process["args"] = names.put_list(found.raw, "process.args", arguments)
+    process["args_count"] = len(arguments)
+    process["command_line"] = " ".join(process["args"])
 
 
 def _parts(found: Names) -> tuple[Document, Document, dict[str, str]]:

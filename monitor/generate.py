@@ -48,7 +48,7 @@ def c_header() -> str:
     parts += [_c_struct(events.bulk_layout(event)) for event in events.EVENTS if event.lane == "bulk"]
     names = {"DEF_TASK": events.DEF_TASK, "DEF_FILE": events.DEF_FILE, "DEF_SOCKET": events.DEF_SOCKET,
              "DEF_SESSION": events.DEF_SESSION}  # fmt: skip
-    names |= {event.name.upper(): event.id for event in events.EVENTS if event.lane != "made"}
+    names |= {event.name.upper(): event.id for event in events.EVENTS if event.lane != "made" or event.blobs}
     names |= {f"KF_{name}": value for name, value in events.KF.items()}
     names |= {f"FILE_{name}": value for name, value in events.FILE_FLAGS.items()}
     names |= {f"BLOB_{blob.name.upper()}": blob.kind for blob in events.BLOBS}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from monitor import decode, describe, encode, events, fastpath, names, sessions, templates
-from monitor.clock import WallClock
+from monitor.clock import WallClock, rfc3339
 from monitor.decode import DecodeError, Record
 from monitor.encode import Document, Names, Origin
 from monitor.mirror import Mirror
@@ -144,6 +144,22 @@ class Pipeline:
         boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         found = encode.made(self.origin, events.EVENT[name], self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), members)
         self._append(encode.line(found))
+        self._made += 1
+
+    def found(self, raw: bytes, arguments: bytes) -> None:
+        """Adds the document of a process that the scan at start found; `arguments` NUL separated, from /proc."""
+        record = decode.control(raw)
+        if arguments:
+            record.blobs["args"] = arguments
+        if "executable" in record.blobs:
+            self._executables[record.values["tgid"], record.values["start"]] = record.blobs["executable"]
+        names_of, sections, extra = describe.control(record, self.tasks)
+        if names_of.raw:
+            extra["raw"] = names_of.raw
+        sections["process"]["start"] = rfc3339(self.clock.wall_ns(record.values["start"]))
+        boot = record.values["ts"]
+        shown = encode.made(self.origin, record.kind, self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), extra)
+        self._append(encode.line(shown | sections))
         self._made += 1
 
     def _line(self, record: Record, found: Names, task: Document, extra: Document | None = None) -> None:

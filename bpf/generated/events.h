@@ -511,6 +511,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define PROCESS_FORK 16
 #define PROCESS_EXEC 17
 #define PROCESS_EXIT 18
+#define PROCESS_FOUND 19
 #define FILE_OPEN 32
 #define FILE_READ 33
 #define FILE_WRITE 34

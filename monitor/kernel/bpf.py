@@ -23,7 +23,8 @@ import numpy.typing as npt
 # enum bpf_prog_type, enum bpf_attach_type and enum bpf_map_type, as far as the monitor uses them
 PROG_TYPE_RAW_TRACEPOINT: Final = 17
 PROG_TYPE_TRACING: Final = 26
-ATTACH_TRACE_RAW_TP: Final = 23  # with PROG_TYPE_TRACING: "tp_btf", a raw tracepoint with typed arguments
+ATTACH_TRACE_RAW_TP: Final = 23
+ATTACH_TRACE_ITER: Final = 28  # with PROG_TYPE_TRACING: "tp_btf", a raw tracepoint with typed arguments
 MAP_TYPE_HASH: Final = 1
 MAP_TYPE_ARRAY: Final = 2
 MAP_TYPE_PROG_ARRAY: Final = 3
@@ -69,7 +70,9 @@ class Command(IntEnum):
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
+    LINK_CREATE = 28
     ENABLE_STATS = 32
+    ITER_CREATE = 33
 
 
 class BpfError(OSError):
@@ -270,6 +273,15 @@ def prog_test_run(fd: int, context: bytes) -> int:
     attr = ctypes.create_string_buffer(struct.pack("<IIIIQQIIIIQQII", fd, 0, 0, 0, 0, 0, 0, 0, len(context), 0, ctypes.addressof(held), 0, 0, 0), 80)
     _bpf_in_place(Command.PROG_TEST_RUN, attr, "")
     return int.from_bytes(attr.raw[4:8], "little", signed=True)
+
+
+def iterate(fd: int) -> int:
+    """A descriptor from which the output of an iterator program is read, once, to its end."""
+    link = _bpf(Command.LINK_CREATE, struct.pack("<IIIIQI", fd, 0, ATTACH_TRACE_ITER, 0, 0, 0))
+    try:
+        return _bpf(Command.ITER_CREATE, struct.pack("<II", link, 0))
+    finally:
+        os.close(link)
 
 
 def enable_stats() -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from monitor.kernel import bpf, headers, import_bcc, probes
 from monitor.kernel.btf import Btf
 
-PROG_TYPE_TRACING, PROG_TYPE_RAW_TRACEPOINT, BPF_TRACE_RAW_TP = 26, 17, 23
+PROG_TYPE_TRACING, PROG_TYPE_RAW_TRACEPOINT, BPF_TRACE_RAW_TP, BPF_TRACE_ITER = 26, 17, 23, 28
 SOURCES = ("generated/events.h", "common.h", "path.h", "process.c", "file.c", "socket.c")
 HOOKS = {"sys_exit": "sys_exit", "sched_process_fork": "sched_process_fork", "sched_process_exec": "sched_process_exec",
          "sched_process_exit": "sched_process_exit"}
@@ -142,7 +142,13 @@ def build(made: Shape, directory: Path) -> None:
     programs |= {name: load(module, name, hook, btf) for name, hook in HOOKS.items() if name != "sys_exit"}
     whoami = bpf.prog_load(bpf.patch(module.dump_func(b"whoami"), cast_func_id=btf.func_id("bpf_rdonly_cast")), name="whoami",
                            prog_type=PROG_TYPE_RAW_TRACEPOINT)
+    target = btf.func_id("bpf_iter_task")
+    if not target:
+        raise CompileError("this kernel has no task iterator (bpf_iter_task)")
+    scan = bpf.prog_load(bpf.patch(module.dump_func(b"found"), cast_func_id=btf.func_id("bpf_rdonly_cast")), name="found",
+                         prog_type=PROG_TYPE_TRACING, expected_attach_type=BPF_TRACE_ITER, attach_btf_id=target)
     directory.mkdir(mode=0o700, parents=True)
+    bpf.obj_pin(scan, directory / "prog_found")
     bpf.obj_pin(whoami, directory / "prog_whoami")
     for name in (*MAPS, "jump"):
         bpf.obj_pin(module[name].map_fd, directory / f"map_{name}")

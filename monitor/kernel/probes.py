@@ -33,6 +33,7 @@ kernfs_node: id name
 socket: type sk
 unix_sock: addr peer
 unix_address: len name
+bpf_iter_meta: seq
 pt_regs: orig_ax di si dx bx cx r10 r8 r9
 """
 

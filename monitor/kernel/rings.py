@@ -172,6 +172,21 @@ class Capture:
         bpf.prog_test_run(self._whoami, struct.pack("<q", descriptor))
         return self._answer[:int.from_bytes(self._answer[:4].tobytes(), "little")].tobytes()
 
+    def scan(self) -> list[bytes]:
+        """A control record of each process that runs now, from the kernel's own objects."""
+        program = bpf.obj_get(self.directory / "prog_found")
+        try:
+            with os.fdopen(bpf.iterate(program), "rb", buffering=0) as output:
+                data = output.readall()
+        finally:
+            os.close(program)
+        found, at = [], 0
+        while at + 4 <= len(data):
+            size = int.from_bytes(data[at:at + 4], "little")
+            found.append(data[at:at + max(size, 4)])
+            at += max(size, 4)
+        return found
+
     def close(self) -> None:
         """Closes descriptors; what is pinned goes on."""
         self.lane.close()

@@ -291,10 +291,12 @@ class MonitorRun:
         since = time.time()
 
         def settled() -> bool:
+            if not (self.run_dir / "status.json").exists():
+                return False
             found = self.status()
             return bool(found["time"] > since and found["ledger"]["in_flight"] <= 50)
 
-        wait_for(settled, seconds, f"the rings are read: {self.status()}")
+        wait_for(settled, seconds, f"the rings are read: {self.output}")
         ledger: dict[str, Any] = self.status()["ledger"]
         assert ledger["balanced"], ledger
         return ledger

@@ -1,0 +1,130 @@
+"""A log file's lines by whole blocks: what a search over gigabytes is made of.
+
+Owns finding candidate lines inside a block of bytes; never parses a line and never follows a growing file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, Stream, Unreadable, files, open_regular, same_file
+from monitor.reader import MAX_LINE_BYTES
+
+Needles = tuple[bytes, ...]
+_ATTEMPTS = 100
+
+
+@dataclass
+class Scan:
+    """Reads one file's lines, from `offset` on; `end` is where its last whole line ended, in uncompressed bytes."""
+
+    file: LogFile
+    on_problem: Callable[[Problem], None]
+    offset: int = 0
+    end: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.end = self.offset
+
+    def blocks(self) -> Iterator[bytes]:
+        """Blocks of whole lines, to the file's present end; a torn last line is left out. Never raises."""
+        carry, skipping = b"", False
+        try:
+            descriptor = _open(self.file)
+            left = os.fstat(descriptor).st_size - self.offset if not self.file.compression else 1 << 62
+            with Stream(descriptor, self.file.compression) as stream:
+                stream.skip(self.offset)
+                while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
+                    left -= len(block)
+                    cut = block.rfind(b"\n") + 1
+                    if skipping and cut:  # the rest of a line that was too long
+                        begin = block.find(b"\n") + 1
+                        self.end += begin
+                        block, cut, skipping = block[begin:], cut - begin, False
+                    if cut:
+                        whole = carry + block[:cut] if carry else block[:cut]
+                        self.end += len(whole)
+                        yield whole
+                        carry = block[cut:]
+                    elif skipping:
+                        self.end += len(block)
+                    else:
+                        carry += block
+                        if len(carry) > MAX_LINE_BYTES:
+                            self._tell(f"a line of more than {MAX_LINE_BYTES} bytes is skipped")
+                            self.end += len(carry)
+                            carry, skipping = b"", True
+        except Unreadable as error:
+            self._tell(str(error))
+        except OSError as error:
+            self._tell(f"cannot be read: {error.strerror}")
+
+    def _tell(self, reason: str) -> None:
+        self.on_problem(Problem(self.file.path, self.end, reason))
+
+    def lines(self, groups: tuple[Needles, ...] = ()) -> Iterator[bytes]:
+        """Lines (without newline) that contain, of each group, at least one needle. The first group is looked for first:
+        it should be the rarest.
+        """
+        if not groups:
+            for block in self.blocks():
+                yield from block.split(b"\n")[:-1]
+            return
+        first, *rest = groups
+        find = _single(first[0]) if len(first) == 1 else _several(first)
+        for block in self.blocks():
+            for line in find(block):
+                for group in rest:
+                    if not any(needle in line for needle in group):
+                        break
+                else:
+                    yield line
+
+
+def _single(needle: bytes) -> Callable[[bytes], Iterator[bytes]]:
+    def find(block: bytes) -> Iterator[bytes]:
+        at = block.find(needle)
+        while at >= 0:
+            end = block.index(b"\n", at)
+            yield block[block.rfind(b"\n", 0, at) + 1 : end]
+            at = block.find(needle, end)
+
+    return find
+
+
+def _several(needles: Needles) -> Callable[[bytes], Iterator[bytes]]:
+    search = re.compile(b"|".join(map(re.escape, needles))).search
+
+    def find(block: bytes) -> Iterator[bytes]:
+        match = search(block)
+        while match is not None:
+            end = block.index(b"\n", match.start())
+            yield block[block.rfind(b"\n", 0, match.start()) + 1 : end]
+            match = search(block, end)
+
+    return find
+
+
+def _open(file: LogFile) -> int:
+    """A descriptor of a listed file, under whatever name it has now. Raises Unreadable."""
+    if file.unreadable:
+        raise Unreadable(file.unreadable)
+    candidate: LogFile | None = file
+    for _ in range(_ATTEMPTS):  # renamed or compressed meanwhile: look for it
+        if candidate is None:
+            break
+        try:
+            descriptor, status = open_regular(candidate.path)
+        except Unreadable:
+            if candidate.path.exists():
+                raise
+        else:
+            if (status.st_dev, status.st_ino) == (candidate.device, candidate.inode):
+                return descriptor
+            os.close(descriptor)
+        candidate = next((other for other in files(Path(file.path).parent) if same_file(other, file)), None)
+    raise Unreadable("is gone")
