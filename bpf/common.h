@@ -85,7 +85,7 @@ struct session {          /* reads and writes of one process through one descrip
 struct ring { u8 b[RING + SLACK]; };
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
 
-BPF_ARRAY(calls, u32, 1024);
+BPF_F_TABLE("array", u32, u32, calls, 1024, 1024);
 BPF_F_TABLE("array", u32, struct config, config, 1, 1024);
 BPF_F_TABLE("array", u32, struct account, accounts, NCPU, 1024);
 BPF_F_TABLE("array", u32, struct ring, rings, NCPU, 1024);
@@ -109,7 +109,7 @@ BPF_F_TABLE("array", u32, struct scratch, answer, 1, 1024);   /* of the self-tes
 BPF_ARRAY(scratch, struct scratch, NCPU);   /* by CPU: a per-CPU array takes at most 32 KiB */
 
 enum { TAIL_SELF, TAIL_DEFINE_TASK, TAIL_DEFINE_FILE, TAIL_DEFINE_SOCKET, TAIL_JUDGE, TAIL_OPEN_FAILED, TAIL_SOCKET_IO,
-       TAIL_NAMES, TAIL_SOCKET_CONTROL, TAIL_PROCESS_FAILED, TAIL_SWEEP };
+       TAIL_NAMES, TAIL_SOCKET_CONTROL, TAIL_PROCESS_FAILED, TAIL_SWEEP, TAIL_SOCKET_RECORD };
 
 static inline struct account *account_of(u32 cpu) { return cpu < NCPU ? accounts.lookup(&cpu) : 0; }
 static inline struct config *configuration(void) { int z = 0; return config.lookup(&z); }

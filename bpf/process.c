@@ -250,6 +250,8 @@ int sched_process_exec(u64 *ctx) {
   ENTER_TRACEPOINT
   if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
   u64 ts = begin(h), mm, a, b, f; u32 exec_id, o = 0, n, whole; u16 nr = current_nr(task), kf = 0;
+  u64 bprm, fdpath; LD(bprm, ctx, 16); LD(fdpath, bprm, OFF_linux_binprm__fdpath);
+  if (fdpath && nr == NR_EXECVE) nr = NR_EXECVEAT;               /* the kernel has written execve over the call's number by now */
   LD4(exec_id, task, OFF_task_struct__self_exec_id);
   if (sweep(h, cpu, ts, task, tgid, tid, exec_id - 1, 0, ~0u, nr, WHY_EXEC)) kf |= KF_MANY;
   struct scratch *s = record_begin(task, ts, cpu, PROCESS_EXEC, 0, nr, kf, -1); if (!s) return end(h);

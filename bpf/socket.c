@@ -142,10 +142,9 @@ int define_socket(u64 *ctx) {
 /* Tail: bind, listen, connect, accept. */
 int socket_control(u64 *ctx) {
   ENTER_CALL
-  u64 fd, f = 0, user, inode = 0, ino = 0, key = 0, n = 0; u32 o = 0, low; u16 mode = 0, type; s32 shown; struct endpoints x;
-  type = op == OP_CONNECT ? SOCKET_CONNECT : op == OP_BIND ? SOCKET_BIND : op == OP_LISTEN ? SOCKET_LISTEN : SOCKET_ACCEPT;
-  ARG0(fd); fd = (u32)fd; shown = fd;
-  if (op == OP_ACCEPT && ret >= 0) { fd = (u32)ret; shown = fd; }
+  u64 fd, f = 0, inode = 0, ino = 0, key = 0; u32 low; u16 mode = 0; struct endpoints x;
+  ARG0(fd); fd = (u32)fd;
+  if (op == OP_ACCEPT && ret >= 0) fd = (u32)ret;
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); KL(ino, inode, OFF_inode__i_ino); }
   int socket = f && (mode & 0170000) == 0140000, lives = socket && !h->undefinable && ((op == OP_ACCEPT && ret >= 0) || (op == OP_CONNECT && (ret >= 0 || ret == -115)));
@@ -163,8 +162,23 @@ int socket_control(u64 *ctx) {
     if (b) { b->type = DEF_SESSION; b->units = 1; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, 1); h->defined++; }
     else s->generation = 0;
   }
+  jump.call(ctx, TAIL_SOCKET_RECORD);
+  return give_up(h, CLASS_SOCKET);
+}
+
+/* Tail: the control record itself, in a program of its own so that the verifier does not multiply both parts' paths. */
+int socket_record(u64 *ctx) {
+  ENTER_CALL
+  u64 fd, f, user, inode = 0, key = 0, n = 0; u32 o = 0; u16 mode = 0, type; s32 shown; struct endpoints x;
+  type = op == OP_CONNECT ? SOCKET_CONNECT : op == OP_BIND ? SOCKET_BIND : op == OP_LISTEN ? SOCKET_LISTEN : SOCKET_ACCEPT;
+  ARG0(fd); fd = (u32)fd; shown = fd;
+  if (op == OP_ACCEPT && ret >= 0) { fd = (u32)ret; shown = fd; }
+  f = fd_file(task, fd);
+  if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); }
+  int socket = f && (mode & 0170000) == 0140000;
   struct scratch *s = record_begin(task, ts, cpu, type, ret, nr, kf, shown); if (!s) return end(h);
-  o = blob_task(s, o, task);
+  o = blob_task(s, o, task);        /* the loops first: what is looked at before them multiplies their states */
+  if (socket) key = look_at_socket(f, c->seed, &x);
   if (op == OP_CONNECT || op == OP_BIND) {
     ARG1(user); ARG2(n);
     if (n > 112) n = 112;

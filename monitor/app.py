@@ -28,7 +28,7 @@ from monitor.decode import DecodeError
 from monitor.encode import Document, Origin
 from monitor.enrich import HostFacts, UserNames
 from monitor.fastpath import EXPECTED, POS
-from monitor.kernel import bpf, compile, pins, probes, rings, selftest
+from monitor.kernel import bpf, compile, loader, pins, probes, rings, selftest
 from monitor.kernel.compile import Shape
 from monitor.kernel.rings import Capture, KernelConfig
 from monitor.ledger import Ledger, State
@@ -126,10 +126,10 @@ class Monitor:
         try:
             selftest.check(self.capture)
         except (selftest.SelfTestError, DecodeError) as error:
-            compile.remove(self.capture.directory)
+            loader.remove(self.capture.directory)
             raise StartError(str(error)) from error
         self._configure()
-        compile.attach(self.capture.directory)
+        loader.attach(self.capture.directory)
         self._first_documents()
 
     def _shape(self) -> Shape:
@@ -146,8 +146,8 @@ class Monitor:
         try:
             for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
                 self.options.say(f"removing the capture of another layout: {other.name}")
-                compile.remove(other)
-            self.capture, self.adopted = pins.open_capture(self.config.pin_dir, self.shape)
+                loader.remove(other)
+            self.capture, self.adopted = pins.open_capture(self.config.pin_dir, self.shape, self.config.output_dir / "cache")
         except (compile.CompileError, probes.ProbeError, OSError) as error:
             raise StartError(f"cannot load the programs: {error}") from error
 
@@ -330,8 +330,7 @@ class Monitor:
     def stop(self) -> None:
         """Detaches (unless keep_capture), takes what is left in the rings, writes monitor_stop, closes."""
         if not self.config.keep_capture:
-            for link in self.capture.directory.glob("link_*"):
-                link.unlink()
+            loader.detach(self.capture.directory)
         deadline = time.monotonic() + 10
         while (self.turn() or self.order.pending) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -344,7 +343,7 @@ class Monitor:
             self.recorder.close()
         self.capture.close()
         if not self.config.keep_capture:
-            compile.remove(self.capture.directory)
+            loader.remove(self.capture.directory)
         self.lock.release()
 
 

@@ -130,7 +130,7 @@ def bulk_claim(record: Record, base: Names | None) -> Names:
         return found
     name = record.blobs["tail"][:values["session"]]
     start = b""
-    if base is not None and values["kf"] & events.RELATIVE:
+    if base is not None and values["kf"] & events.RELATIVE and "file" in base.sections:
         start = names.original(base.sections["file"]["path"], base.raw.get("file_path"))
     return naming.named_file(naming.join(start, name), "caller", claimed=True)
 

@@ -261,7 +261,7 @@ def write_line(
             if code == PATH:
                 if not clean(R8[c], start, count):
                     return -1
-                if base >= 0:
+                if base >= 0 and R8[c, start] != 47:  # a name that was changed between the program's two looks is absolute
                     size = M[(base >> 3) + 2]
                     memcpy(out, at, M8, base + FILE_DATA + M[(base >> 3) + 3], size)
                     at += size
@@ -365,7 +365,7 @@ def run(
             else:
                 session = sessions + slot * 1280
                 sw = session >> 3
-                if slot == NOTHING or M[sw] != generation or ((M[sw + 1] | M[sw + 2]) >> 32) & SLOW_ENTRY:
+                if slot == NOTHING or generation == 0 or M[sw] != generation or ((M[sw + 1] | M[sw + 2]) >> 32) & SLOW_ENTRY:
                     return SLOW
                 object_at, object_len = session + SESSION_OBJECT, M[sw + 1] & 0xFFFFFFFF
                 if owner:

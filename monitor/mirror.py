@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from monitor import fastpath
+from monitor import fastpath, names
 from monitor.encode import Document, Names
 
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
@@ -70,8 +70,14 @@ class Mirror:
     def _save(self, at: int, size: int) -> None:
         fastpath.save(self._state, self._m8, self._j, self._j8, at, size)
 
-    def _data(self, at: int, data_at: int, length: int) -> bytes:
-        return self._wide.get(at) or self._m8[at + data_at:at + data_at + length].tobytes()
+    def _data(self, at: int, data_at: int, described: int, wide: int) -> bytes:
+        """A fragment: whole from this process if the entry says that it was too long, else what stands in the entry.
+
+        The compiled pass replaces entries without a look at `_wide`: what lies there for an entry that is not marked is old.
+        """
+        if described >> 32 & fastpath.SLOW_ENTRY and wide in self._wide:
+            return self._wide[wide]
+        return self._m8[at + data_at:at + data_at + (described & 0xFFFFFFFF)].tobytes()
 
     def _fill(self, at: int, data_at: int, room: int, fragment: bytes, short: bytes) -> int:
         """Writes a fragment, or the short form of a long one; the word that describes it."""
@@ -108,23 +114,28 @@ class Mirror:
         word = at >> 3
         self._save(at, TASK_ENTRY)
         self._m[word] = 0
-        fragment = task_fragment(task)
-        if raw:
-            whole = task_fragment(task | {"raw": raw})
-            described = self._fill(at, fastpath.TASK_DATA, fastpath.TASK_ROOM, whole, b"") | fastpath.SLOW_ENTRY << 32
-        else:
-            described = self._fill(at, fastpath.TASK_DATA, fastpath.TASK_ROOM, fragment, b"")
-        self._m[word + 1] = described
+        fragment = task_fragment(task | {"raw": raw} if raw else task)
+        short = fragment if len(fragment) <= fastpath.TASK_ROOM else _short_task(task, raw)
+        described = self._fill(at, fastpath.TASK_DATA, fastpath.TASK_ROOM, fragment, short)
+        self._m[word + 1] = described | (fastpath.SLOW_ENTRY << 32 if raw else 0)
         self._m[word] = tid | 1 << 32
 
     def put_session(self, slot: int, generation: int, cpu: int, key: int, tid: int) -> None:
-        """As the compiled pass does it, for records that it handed back."""
+        """As the compiled pass does it, for records that it handed back. An object that is not known begins nothing: records
+        of the session will say that it is not resolved."""
         at, obj, task = self.session_at(slot), self.file_at(cpu, key), self.task_at(cpu, tid)
+        if int(self._m[obj >> 3]) != key:
+            self._save(at, SESSION_ENTRY)
+            self._m[at >> 3] = 0
+            return
         fastpath.begin_session(self._state, self._m, self._m8, self._j, self._j8, at, generation, obj, task, key)
         for source, kept in ((obj, at), (task, at + 1)):
             self._wide.pop(kept, None)
             if source in self._wide:
                 self._wide[kept] = self._wide[source]
+        if int(self._m[task >> 3]) != tid | 1 << 32:  # whoever has the entry, it is not this one
+            self._m[(at >> 3) + 2] = fastpath.SLOW_ENTRY << 32
+            self._wide.pop(at + 1, None)
 
     # ---- get ----
     def file(self, cpu: int, key: int) -> Names | None:
@@ -132,24 +143,23 @@ class Mirror:
         at = self.file_at(cpu, key)
         if int(self._m[at >> 3]) != key:
             return None
-        return parse_object(self._data(at, fastpath.FILE_DATA, int(self._m[(at >> 3) + 1]) & 0xFFFFFFFF))
+        return parse_object(self._data(at, fastpath.FILE_DATA, int(self._m[(at >> 3) + 1]), at))
 
     def task(self, cpu: int, tid: int) -> tuple[Document, dict[str, str]] | None:
         """The sections of a task and its raw names; None when it is not known."""
         at = self.task_at(cpu, tid)
         if int(self._m[at >> 3]) != tid | 1 << 32:
             return None
-        return _parse_task(self._data(at, fastpath.TASK_DATA, int(self._m[(at >> 3) + 1]) & 0xFFFFFFFF))
+        return _parse_task(self._data(at, fastpath.TASK_DATA, int(self._m[(at >> 3) + 1]), at))
 
     def session(self, slot: int, generation: int) -> tuple[Names, Document, dict[str, str], list[int]] | None:
         """Object, task sections, raw names and totals reported so far of a session; None when another took the slot."""
-        if slot == fastpath.NOTHING or int(self._m[self.session_at(slot) >> 3]) != generation:
+        if slot == fastpath.NOTHING or not generation or int(self._m[self.session_at(slot) >> 3]) != generation:
             return None
         at = self.session_at(slot)
         word = at >> 3
-        found = parse_object(self._data(at, fastpath.SESSION_OBJECT, int(self._m[word + 1]) & 0xFFFFFFFF))
-        text = self._wide.get(at + 1) or self._m8[at + fastpath.SESSION_TASK:][:int(self._m[word + 2]) & 0xFFFFFFFF].tobytes()
-        task, raw = _parse_task(text)
+        found = parse_object(self._data(at, fastpath.SESSION_OBJECT, int(self._m[word + 1]), at))
+        task, raw = _parse_task(self._data(at, fastpath.SESSION_TASK, int(self._m[word + 2]), at + 1))
         return found, task, raw, [int(x) for x in self._m[word + 4:word + 8]]
 
     @property
@@ -181,6 +191,7 @@ class Mirror:
         for offset, size, kept in reversed(spots):
             self._m8[offset:offset + size] = self._j8[kept:kept + size]
             self._wide.pop(offset, None)
+            self._wide.pop(offset + 1, None)
         self._j[0] = 0
         return len(spots)
 
@@ -190,10 +201,26 @@ def _parse_task(text: bytes) -> tuple[Document, dict[str, str]]:
     return document, document.pop("raw", {})
 
 
+def _short_task(task: Document, raw: dict[str, str]) -> bytes:
+    """A form that fits an entry: the program's path is left out, who it is stays."""
+    process = {name: value for name, value in task["process"].items() if name not in ("name", "executable")}
+    kept = {name: value for name, value in raw.items() if name != "process_executable"}
+    short = task_fragment(task | {"process": process} | ({"raw": kept} if kept else {}))
+    return short if len(short) <= fastpath.TASK_ROOM else b""
+
+
 def _shortened(found: Names) -> Names:
-    """A form that fits an entry: the path is cut and says so, the identity stays."""
-    section = dict(found.sections.get("file", {}))
-    path = section.pop("path", "")
-    section = {"path": path[:96]} | {name: value for name, value in section.items() if name != "name"}
-    members = {k: v for k, v in found.ebpf.items() if k != "socket"} | {"truncated": True, "original_bytes": len(path)}
-    return Names({"file": section}, members)
+    """A form that fits an entry: names are cut and say so, the identity stays."""
+    members = dict(found.ebpf) | {"truncated": True}
+    if "file" not in found.sections:
+        about = dict(found.ebpf["socket"])
+        members["original_bytes"] = sum(len(names.original(about.pop(name, ""), found.raw.get("ebpf_socket_" + name))) for name in ("path", "peer_path"))
+        return Names(found.sections, members | {"socket": about})
+    section = {name: value for name, value in found.sections["file"].items() if name != "name"}
+    path, keep = section["path"], 96
+    members["original_bytes"] = len(names.original(path, found.raw.get("file_path")))
+    while True:
+        short = Names({"file": section | {"path": path[:keep]}}, members)
+        if len(object_fragment(short)) <= fastpath.FILE_ROOM:
+            return short
+        keep //= 2

@@ -121,7 +121,7 @@ def claim_address(found: Names, raw: bytes, section: str) -> None:
     about = found.ebpf.setdefault("socket", {})
     about.setdefault("family", family)
     if family in ("AF_INET", "AF_INET6"):
-        if section not in found.sections:
+        if where and section not in found.sections:
             named = found.sections | {section: {"ip": str(ipaddress.ip_address(where)), "port": port}}
             found.sections = {name: named[name] for name in ("source", "destination", "network") if name in named}
             found.ebpf["claimed"] = True

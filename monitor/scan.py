@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, Stream, Unreadable, files, open_regular, same_file
+from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, ReaderError, Stream, Unreadable, files, open_regular, same_file
 from monitor.reader import MAX_LINE_BYTES
 
 Needles = tuple[bytes, ...]
@@ -34,9 +34,9 @@ class Scan:
         """Blocks of whole lines, to the file's present end; a torn last line is left out. Never raises."""
         carry, skipping = b"", False
         try:
-            descriptor = _open(self.file)
-            left = os.fstat(descriptor).st_size - self.offset if not self.file.compression else 1 << 62
-            with Stream(descriptor, self.file.compression) as stream:
+            descriptor, compression = _open(self.file)
+            left = os.fstat(descriptor).st_size - self.offset if not compression else 1 << 62
+            with Stream(descriptor, compression) as stream:
                 stream.skip(self.offset)
                 while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
                     left -= len(block)
@@ -109,8 +109,8 @@ def _several(needles: Needles) -> Callable[[bytes], Iterator[bytes]]:
     return find
 
 
-def _open(file: LogFile) -> int:
-    """A descriptor of a listed file, under whatever name it has now. Raises Unreadable."""
+def _open(file: LogFile) -> tuple[int, str]:
+    """A descriptor of a listed file, under whatever name it has now, and its compression. Raises Unreadable."""
     if file.unreadable:
         raise Unreadable(file.unreadable)
     candidate: LogFile | None = file
@@ -124,7 +124,14 @@ def _open(file: LogFile) -> int:
                 raise
         else:
             if (status.st_dev, status.st_ino) == (candidate.device, candidate.inode):
-                return descriptor
+                return descriptor, candidate.compression
             os.close(descriptor)
-        candidate = next((other for other in files(Path(file.path).parent) if same_file(other, file)), None)
+        candidate = next((other for other in _listed(file.path.parent) if same_file(other, file)), None)
     raise Unreadable("is gone")
+
+
+def _listed(directory: Path) -> list[LogFile]:
+    try:
+        return files(directory)
+    except ReaderError as error:
+        raise Unreadable(error.problem.reason) from None

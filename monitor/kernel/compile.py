@@ -1,15 +1,15 @@
-"""Compiles the C text with BCC, loads and attaches the programs and pins all of it; runs as a short-lived child.
+"""Compiles the C text with BCC, in a short-lived child: the compiler's 126 MB leave with it.
 
-Owns how text becomes pinned programs. The compiler's 126 MB leave with the child; whoever reads the rings only opens pins.
+Owns how text becomes instructions and map attributes; never loads, attaches or pins (loader.py does).
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,16 +17,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor.kernel import bpf, headers, import_bcc, probes
+from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes
 from monitor.kernel.btf import Btf
 
-PROG_TYPE_TRACING, PROG_TYPE_RAW_TRACEPOINT, BPF_TRACE_RAW_TP, BPF_TRACE_ITER = 26, 17, 23, 28
 SOURCES = ("generated/events.h", "common.h", "path.h", "process.c", "file.c", "socket.c")
 HOOKS = {"sys_exit": "sys_exit", "sched_process_fork": "sched_process_fork", "sched_process_exec": "sched_process_exec",
          "sched_process_exit": "sched_process_exit"}
 TAILS = ("sys_exit", "define_task", "define_file", "define_socket", "judge", "open_failed", "socket_io", "names",
-         "socket_control", "process_failed", "sweep_range")
-MAPS = ("calls", "config", "accounts", "rings", "sent", "known", "sessions", "commit", "mirror", "control", "answer")
+         "socket_control", "process_failed", "sweep_range", "socket_record")
+ON_DEMAND = ("whoami", "found")
+PRIVATE_MAPS = ("known", "sent", "verdicts", "scratch", "jump")
+MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
+_LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
 SLACK = 20480
 SCRATCH = 65536 + 17408
@@ -121,80 +123,46 @@ def compile_text(made: Shape, btf: Btf) -> Any:
             raise CompileError(f"BCC could not compile the programs: {error}") from error
 
 
-def load(module: Any, name: str, hook: str, btf: Btf) -> int:
-    """Loads one function as a tp_btf program for `hook`; its descriptor."""
-    target = btf.typedef_id("btf_trace_" + hook)
-    if not target:
-        raise CompileError(f"this kernel has no tracepoint {hook}")
-    code = bpf.patch(module.dump_func(name.encode()), cast_func_id=btf.func_id("bpf_rdonly_cast") or 0)
-    return bpf.prog_load(code, name=name[:15], prog_type=PROG_TYPE_TRACING, expected_attach_type=BPF_TRACE_RAW_TP, attach_btf_id=target)
+def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
+    """What BCC made of the text, as plain data: maps by name with their attributes, programs as base64 of instructions.
 
-
-def build(made: Shape, directory: Path) -> None:
-    """Compiles, loads, pins below `directory`. Programs are not attached yet: `attach` does that once the maps are filled."""
-    btf = Btf()
+    Where an instruction loads a map's address, its immediate is the map's index in "maps". Raises CompileError.
+    """
     module = compile_text(made, btf)
-    tails = {name: load(module, name, "sys_exit", btf) for name in TAILS}
-    jump = module["jump"].map_fd
-    for index, name in enumerate(TAILS):
-        bpf.map_update(jump, index.to_bytes(4, "little"), tails[name].to_bytes(4, "little"))
-    programs = {"sys_exit": tails["sys_exit"]}
-    programs |= {name: load(module, name, hook, btf) for name, hook in HOOKS.items() if name != "sys_exit"}
-    whoami = bpf.prog_load(bpf.patch(module.dump_func(b"whoami"), cast_func_id=btf.func_id("bpf_rdonly_cast")), name="whoami",
-                           prog_type=PROG_TYPE_RAW_TRACEPOINT)
-    target = btf.func_id("bpf_iter_task")
-    if not target:
-        raise CompileError("this kernel has no task iterator (bpf_iter_task)")
-    scan = bpf.prog_load(bpf.patch(module.dump_func(b"found"), cast_func_id=btf.func_id("bpf_rdonly_cast")), name="found",
-                         prog_type=PROG_TYPE_TRACING, expected_attach_type=BPF_TRACE_ITER, attach_btf_id=target)
-    directory.mkdir(mode=0o700, parents=True)
-    bpf.obj_pin(scan, directory / "prog_found")
-    bpf.obj_pin(whoami, directory / "prog_whoami")
-    for name in (*MAPS, "jump"):
-        bpf.obj_pin(module[name].map_fd, directory / f"map_{name}")
-    for name, descriptor in programs.items():
-        bpf.obj_pin(descriptor, directory / f"prog_{name}")
+    maps: list[list[Any]] = []
+    index: dict[int, int] = {}
+    for name in (*MAPS, *PRIVATE_MAPS):
+        about = bpf.map_info(module[name].map_fd)
+        index[module[name].map_fd] = len(maps)
+        maps.append([name, about.type, about.key_size, about.value_size, about.max_entries, about.flags])
+    programs = {}
+    for name in dict.fromkeys((*TAILS, *HOOKS, *ON_DEMAND)):
+        code = bytearray(module.dump_func(name.encode()))
+        for at in range(0, len(code), 8):
+            if code[at] == _LOAD_ADDRESS and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
+                descriptor = int.from_bytes(code[at + 4:at + 8], "little")
+                code[at + 4:at + 8] = index[descriptor].to_bytes(4, "little")
+        programs[name] = base64.b64encode(code).decode()
+    return {"maps": maps, "programs": programs}
 
 
-def attach(directory: Path) -> tuple[str, ...]:
-    """Attaches every pinned program that has no pinned link yet; the names that were attached."""
-    done = []
-    for name in HOOKS:
-        link = directory / f"link_{name}"
-        if not link.exists():
-            program = bpf.obj_get(directory / f"prog_{name}")
-            descriptor = bpf.raw_tracepoint_open(program, None)
-            bpf.obj_pin(descriptor, link)
-            os.close(descriptor)
-            os.close(program)
-            done.append(name)
-    return tuple(done)
-
-
-def remove(directory: Path) -> None:
-    """Detaches and removes everything that is pinned below `directory`; nothing is left behind."""
-    for link in sorted(directory.glob("link_*")):
-        link.unlink()
-    shutil.rmtree(directory)
-
-
-def build_in_child(made: Shape, directory: Path) -> None:
-    """`build` in a child process, so that the compiler's memory is gone afterwards. Raises CompileError with its message."""
-    order = json.dumps({"shape": asdict(made), "directory": str(directory)})
-    child = subprocess.run([sys.executable, "-m", "monitor.kernel.compile"], input=order, capture_output=True, text=True,
+def compile_in_child(made: Shape) -> dict[str, Any]:
+    """`compiled` in a child process, so that the compiler's memory is gone afterwards. Raises CompileError with its message."""
+    child = subprocess.run([sys.executable, "-m", "monitor.kernel.compile"], input=json.dumps(asdict(made)), capture_output=True, text=True,
                            cwd=Path(__file__).resolve().parents[2], check=False)
     if child.returncode:
-        shutil.rmtree(directory, ignore_errors=True)
         raise CompileError((child.stderr.strip() or f"the compiling child ended with {child.returncode}")[-4000:])
+    found: dict[str, Any] = json.loads(child.stdout)
+    return found
 
 
 def main() -> int:
-    """The child: reads an order from standard input."""
-    order = json.load(sys.stdin)
+    """The child: reads a shape from standard input, writes what was compiled to standard output."""
+    made = Shape(**json.load(sys.stdin))
     try:
-        build(Shape(**order["shape"]), Path(order["directory"]))
-    except (CompileError, probes.ProbeError, bpf.BpfError, OSError) as error:
-        print(error, file=sys.stderr)
+        json.dump(compiled(made, Btf()), sys.stdout)
+    except (CompileError, BccMissing, probes.ProbeError, bpf.BpfError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1
     return 0
 

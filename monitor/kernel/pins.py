@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from monitor.kernel import bpf, compile
+from monitor.kernel import bpf, compile, loader
 from monitor.kernel.compile import CompileError, Shape
 from monitor.kernel.rings import Capture
 
@@ -64,15 +64,19 @@ def others(pin_dir: Path, keep: Path) -> list[Path]:
     return [entry for entry in sorted(pin_dir.iterdir()) if entry.is_dir() and entry != keep]
 
 
-def open_capture(pin_dir: Path, made: Shape) -> tuple[Capture, bool]:
-    """The capture of this layout, adopted (True) if its links are still pinned, else built anew. Raises CompileError, OSError."""
+def open_capture(pin_dir: Path, made: Shape, cache_dir: Path | None = None) -> tuple[Capture, bool]:
+    """The capture of this layout, adopted (True) if its links are still pinned, else built anew.
+
+    `cache_dir` keeps what was compiled. Raises CompileError, OSError.
+    """
     directory = pin_dir / compile.digest(made)
     if directory.is_dir():
         if all((directory / f"link_{name}").exists() for name in compile.HOOKS):
             return Capture(directory, made), True
-        compile.remove(directory)
+        loader.remove(directory)
     pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    compile.build_in_child(made, directory)
+    cache = cache_dir / f"{directory.name}.bpf" if cache_dir else None
+    loader.build(loader.obtain(made, cache), directory)
     return Capture(directory, made), False
 
 

@@ -34,6 +34,7 @@ socket: type sk
 unix_sock: addr peer
 unix_address: len name
 bpf_iter_meta: seq
+linux_binprm: fdpath
 pt_regs: orig_ax di si dx bx cx r10 r8 r9
 """
 
@@ -83,6 +84,8 @@ def offsets(btf: Btf) -> dict[str, int]:
     pids, subsys = btf.enum_value("cgroup_subsys_id", "pids_cgrp_id"), btf.offset("css_set", "subsys")
     found["HAVE_PIDS_CGROUP"] = int(pids is not None and subsys is not None)
     found["OFF_css_set__pids"] = (subsys or 0) + 8 * (pids or 0)
+    numbers = {call.name: call.number for call in TABLES.get(platform.machine(), ())}
+    found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in ("execve", "execveat")}
     return found
 
 

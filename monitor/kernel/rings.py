@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.events import CONTROL
-from monitor.kernel import bpf
+from monitor.kernel import bpf, compile
 from monitor.kernel.compile import SCRATCH, SLACK, Shape
 from monitor.kernel.control import ControlLane, PerfLane, RingBufLane
 
@@ -117,7 +117,7 @@ class Capture:
     def __init__(self, directory: Path, made: Shape) -> None:
         self.directory, self.shape = directory, made
         self._descriptors = {name: bpf.obj_get(directory / f"map_{name}") for name in
-                             ("calls", "config", "accounts", "rings", "sent", "known", "sessions", "commit", "mirror", "control", "answer")}
+                             compile.MAPS}
         self.accounts: Words = self._map("accounts", made.cpus * ACCOUNT_WORDS * 8).view(np.int64).reshape(made.cpus, ACCOUNT_WORDS)
         stride = made.ring + SLACK
         self.rings: Bytes = self._map("rings", made.cpus * stride).reshape(made.cpus, stride)
@@ -125,6 +125,7 @@ class Capture:
         self.sessions: Words = self._map("sessions", made.sessions * 80).view(np.int64).reshape(made.sessions, 10)
         self.commit = CommitPage(self._map("commit", made.commit))
         self._config = self._map("config", 4096)
+        self._calls = self._map("calls", 8192).view(np.int64)
         self._answer = self._map("answer", -(-(SCRATCH + CONTROL.size) // 4096) * 4096)
         self._whoami = bpf.obj_get(directory / "prog_whoami")
         self.lane = self._open_lane()
@@ -142,8 +143,8 @@ class Capture:
         seed_at = _CONFIG.size - 8
         seed = int.from_bytes(self._config[seed_at:seed_at + 8].tobytes(), "little") or int.from_bytes(os.urandom(8), "little") | 1
         self._config[:_CONFIG.size] = np.frombuffer(wanted.pack(seed), np.uint8)
-        for index in range(1024):
-            bpf.map_update(self._descriptors["calls"], index.to_bytes(4, "little"), calls.get(index, 0).to_bytes(4, "little"))
+        # mmapable arrays round each value up to 8 bytes
+        self._calls[:1024] = [calls.get(index, 0) for index in range(1024)]
 
     def cut(self, now: int) -> int:
         """The time below which nothing more can come: no program in flight has an earlier time stamp.

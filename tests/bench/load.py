@@ -30,6 +30,7 @@ NICE = -10
 """Load, monitor and peer alike: other work on the machine shall not decide who loses."""
 LOAD_NAME, PROGRAM_NAME = "bench-load", "bench-program"
 COMM = LOAD_NAME
+_LOOK_BACK, _LINE_ROOM = 32 << 20, 1 << 16
 START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120, 120, 60
 # A close of a socket that nothing was sent through is told as file_close: the descriptor's file is gone at the syscall's end.
 SAME_KIND = {"socket_close": "file_close"}
@@ -304,20 +305,25 @@ class Monitor:
             check(time.monotonic() < deadline, f"no new status within {SETTLE_SECONDS} s: {self._words()}")
             time.sleep(0.05)
 
-    def settle(self) -> float:
-        """Waits until all that happened before this call is in the log; the time at which the log stood still, as time.time()."""
-        deadline, size, since = time.monotonic() + SETTLE_SECONDS, -1, time.time()
-        while time.time() - since < 0.3:
-            check(time.monotonic() < deadline, f"the log still grows after {SETTLE_SECONDS} s: {self._words()}")
-            now = self.log.stat().st_size
-            # a handful of lines is somebody else's work, and ours
-            if abs(now - size) > 200_000:
-                since = time.time()
-                size = now
-            time.sleep(0.02)
-        while self.fresh_status()["ledger"]["in_flight"] > 1000:
-            check(time.monotonic() < deadline, f"events are still in flight after {SETTLE_SECONDS} s")
-        return since
+    def settle(self, load: LoadRun, size: int) -> float:
+        """Waits until the end of the load's process is in the log, and with it, lines being in order of time, all that it did;
+        and until a status tells of it. `size` is the log's length when the load ended. Returns the time it was found there."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % load.pid)
+        with self.log.open("rb") as log:
+            log.seek(max(size - _LOOK_BACK, 0))
+            held = b""
+            while True:
+                fresh = log.read(_LOOK_BACK)
+                if wanted.search(held + fresh):
+                    break
+                held = (held + fresh)[-_LINE_ROOM:]
+                if not fresh:
+                    check(time.monotonic() < deadline, f"the end of the load is not in the log after {SETTLE_SECONDS} s: {self._words()}")
+                    time.sleep(0.02)
+        found = time.time()
+        self.fresh_status()
+        return found
 
     def take_log(self) -> Path:
         """Rotates the log as logrotate does; the finished file. The caller removes it."""
@@ -406,7 +412,7 @@ class Step:
     """user CPU of the tracer for each event it logged, in microseconds"""
     system_us: float
     backlog_s: float
-    """from the end of the load until the log stood still"""
+    """from the end of the load until its end stood in the log"""
     events: int = 0
     """all events logged meanwhile, those of others included"""
     foreign: int = 0
@@ -425,8 +431,8 @@ def measured(monitor: Monitor, load: Load, mode: str, seconds: float, rate: floa
     monitor.read_log(monitor.take_log(), None)
     run = load.run(mode, seconds, rate)
     ended = time.time()
-    stood = monitor.settle()
-    cpu_after, after = cpu_time(monitor.pid), monitor.fresh_status()
+    stood = monitor.settle(run, monitor.log.stat().st_size)
+    cpu_after, after = cpu_time(monitor.pid), monitor.status()
     found = monitor.read_log(monitor.take_log(), run)
     folded = after["ledger"]["folded"] - before["ledger"]["folded"]
     received = max(after["ledger"]["received"] - before["ledger"]["received"], 1)
@@ -485,7 +491,10 @@ def measured_peer(load: Load, mode: str, seconds: float, rate: float = 0) -> Ste
     """
     output, errors = load.directory / "bpftrace.json", load.directory / "bpftrace.err"
     environment = {**os.environ, "BPFTRACE_PERF_RB_PAGES": "64", "BPFTRACE_STRLEN": "128"}
-    words = ["taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE), "bpftrace", "-f", "json", "-o", str(output), "-e", _script()]
+    # It needs tracefs, which a bare machine has not mounted: in a mount namespace of its own nothing of that stays behind.
+    mounted = 'mount --make-rprivate / && { [ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; } && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", mounted, "sh", "taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE),
+             "bpftrace", "-f", "json", "-o", str(output), "-e", _script()]
     output.unlink(missing_ok=True)
     with errors.open("wb") as told:
         process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)

@@ -1,0 +1,142 @@
+"""From compiled instructions to pinned maps, programs and links, and back to nothing.
+
+Owns loading, attaching and the cache of what was compiled; never compiles and never reads the rings.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from monitor.kernel import bpf
+from monitor.kernel.btf import Btf
+from monitor.kernel.compile import HOOKS, MAPS, TAILS, CompileError, Shape, compile_in_child
+
+_LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
+
+
+def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
+    """What BCC makes of the text for this shape and kernel: from the file `cache` if it is sound, else compiled and kept there.
+
+    The cache's name must carry the digest of text, shape and kernel. Raises CompileError.
+    """
+    found = _read(cache) if cache else None
+    if found is None:
+        found = compile_in_child(made)
+        if cache:
+            _keep(cache, found)
+    return found
+
+
+def _read(cache: Path) -> dict[str, Any] | None:
+    """The cached object; None when there is none or it is not ours alone: then it is made anew."""
+    try:
+        descriptor = os.open(cache, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o077:
+            return None
+        try:
+            found: dict[str, Any] = json.load(file)
+        except ValueError:
+            return None
+    return found if {"maps", "programs"} <= found.keys() else None
+
+
+def _keep(cache: Path, found: dict[str, Any]) -> None:
+    cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = cache.with_suffix(".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(found, file)
+    for old in cache.parent.glob(f"*{cache.suffix}"):
+        old.unlink(missing_ok=True)
+    fresh.replace(cache)
+
+
+def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
+    """The instructions with map descriptors for indices and the loader's marks patched."""
+    patched = bytearray(bpf.patch(code, cast_func_id=btf.func_id("bpf_rdonly_cast")))
+    for at in range(0, len(patched), 8):
+        if patched[at] == _LOAD_ADDRESS and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
+            index = int.from_bytes(patched[at + 4:at + 8], "little")
+            patched[at + 4:at + 8] = maps[index].to_bytes(4, "little")
+    return bytes(patched)
+
+
+def _target(btf: Btf, hook: str) -> int:
+    found = btf.func_id("bpf_iter_task") if hook == "iter" else btf.typedef_id("btf_trace_" + hook)
+    if not found:
+        raise CompileError(f"this kernel has no {'task iterator' if hook == 'iter' else 'tracepoint ' + hook}")
+    return found
+
+
+def _load(name: str, code: bytes, maps: list[int], btf: Btf) -> int:
+    linked = _linked(code, maps, btf)
+    if name == "whoami":
+        return bpf.prog_load(linked, name=name, prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT)
+    hook = "iter" if name == "found" else HOOKS.get(name, "sys_exit")
+    attach = bpf.ATTACH_TRACE_ITER if name == "found" else bpf.ATTACH_TRACE_RAW_TP
+    return bpf.prog_load(linked, name=name[:15], prog_type=bpf.PROG_TYPE_TRACING, expected_attach_type=attach, attach_btf_id=_target(btf, hook))
+
+
+def build(compiled: dict[str, Any], directory: Path) -> None:
+    """Makes the maps, loads the programs, pins them below `directory`. Programs are not attached yet: `attach` does that once
+    the maps are filled. Programs are verified side by side. Raises CompileError, BpfError."""
+    btf, maps, programs = Btf(), [], {}
+    try:
+        for name, kind, key, value, entries, flags in compiled["maps"]:
+            maps.append(bpf.map_create(kind, key, value, entries, flags, name))
+        names = [entry[0] for entry in compiled["maps"]]
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            jobs = {name: pool.submit(_load, name, base64.b64decode(code), maps, btf) for name, code in compiled["programs"].items()}
+            programs = {name: job.result() for name, job in jobs.items()}
+        jump = maps[names.index("jump")]
+        for index, name in enumerate(TAILS):
+            bpf.map_update(jump, index.to_bytes(4, "little"), programs[name].to_bytes(4, "little"))
+        directory.mkdir(mode=0o700, parents=True)
+        for name in (*MAPS, "jump"):
+            bpf.obj_pin(maps[names.index(name)], directory / f"map_{name}")
+        for name in (*HOOKS, "whoami", "found"):
+            bpf.obj_pin(programs[name], directory / f"prog_{name}")
+    except (bpf.BpfError, OSError):
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    finally:
+        for descriptor in (*maps, *programs.values()):
+            os.close(descriptor)
+
+
+def attach(directory: Path) -> tuple[str, ...]:
+    """Attaches every pinned program that has no pinned link yet; the names that were attached."""
+    done = []
+    for name in HOOKS:
+        link = directory / f"link_{name}"
+        if not link.exists():
+            program = bpf.obj_get(directory / f"prog_{name}")
+            descriptor = bpf.raw_tracepoint_open(program, None)
+            bpf.obj_pin(descriptor, link)
+            os.close(descriptor)
+            os.close(program)
+            done.append(name)
+    return tuple(done)
+
+
+def detach(directory: Path) -> None:
+    """Takes the programs off their hooks; the maps stay."""
+    for link in sorted(directory.glob("link_*")):
+        link.unlink()
+
+
+def remove(directory: Path) -> None:
+    """Detaches and removes everything that is pinned below `directory`; nothing is left behind."""
+    detach(directory)
+    shutil.rmtree(directory)
