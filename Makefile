@@ -34,7 +34,7 @@ check: ## linters, types, generated files, and the tests that need no root
 
 bench: ## measure on this machine (needs root)
 	@scripts/setup.sh test
-	EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s $(ARGS)
+	EBPF_MONITOR_BENCH=full EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s $(ARGS)
 
 gen: ## write the generated files anew from monitor/events.py
 	@scripts/setup.sh run

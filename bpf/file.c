@@ -159,7 +159,7 @@ int sys_exit(u64 *ctx) {
   }
   if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
   if (!same) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, 0); }
-  else { s->generation = (u32)(h->seq * NCPU + cpu) | 1; s->key = key; s->flags &= ~S_QUIET; }
+  else { s->generation = (u32)(h->seq * NCPU + cpu) | 1; s->key = key; s->flags = 0; s->read_error = s->write_error = 0; }
   u64 extra = 0;
   if (op == OP_OPEN) {
     u32 of = 0, fm = 0; KL4(of, f, OFF_file__f_flags); extra = of;

@@ -209,17 +209,18 @@ static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, 
   u64 files, fdt; u32 max = 0, i;
   LD(files, task, OFF_task_struct__files);
   if (files) { LD(fdt, files, OFF_files_struct__fdt); LD4(max, fdt, OFF_fdtable__max_fds); }
+  if (!max || from >= max) return 0;
   if (to >= max) to = max - 1;
 #pragma nounroll
   for (i = 0; i < SWEEP; i++) {
-    u32 fd = from + i; if (!max || fd > to) return 0;
+    u32 fd = from + i; if (fd > to) return 0;
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot);
     if (!s || s->tag != tag) continue;
-    if (s->flags & S_QUIET && !s->generation) { h->suppressed_quiet++; h->seq = h->seq; }
+    if (s->flags & S_QUIET && !s->generation) h->suppressed_quiet++;
     else put_close(h, cpu, ts, tid, s, slot, 0, nr, 0, why, 1);
     s->tag = 0;
   }
-  return 1;
+  return to >= from + SWEEP;
 }
 
 /* ---- the tracepoints ----------------------------------------------------------------------------------------------------- */

@@ -147,7 +147,7 @@ int socket_control(u64 *ctx) {
   if (op == OP_ACCEPT && ret >= 0) fd = (u32)ret;
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); KL(ino, inode, OFF_inode__i_ino); }
-  int socket = f && (mode & 0170000) == 0140000, lives = socket && !h->undefinable && ((op == OP_ACCEPT && ret >= 0) || (op == OP_CONNECT && (ret >= 0 || ret == -115)));
+  int socket = f && (mode & 0170000) == 0140000, lives = socket && !h->undefinable && (ret >= 0 || (op == OP_CONNECT && ret == -115));
   if (socket) key = look_at_socket(f, c->seed, &x);
   if (lives) {
     if (!is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
@@ -169,22 +169,24 @@ int socket_control(u64 *ctx) {
 /* Tail: the control record itself, in a program of its own so that the verifier does not multiply both parts' paths. */
 int socket_record(u64 *ctx) {
   ENTER_CALL
-  u64 fd, f, user, inode = 0, key = 0, n = 0; u32 o = 0; u16 mode = 0, type; s32 shown; struct endpoints x;
-  type = op == OP_CONNECT ? SOCKET_CONNECT : op == OP_BIND ? SOCKET_BIND : op == OP_LISTEN ? SOCKET_LISTEN : SOCKET_ACCEPT;
-  ARG0(fd); fd = (u32)fd; shown = fd;
-  if (op == OP_ACCEPT && ret >= 0) { fd = (u32)ret; shown = fd; }
+  u64 fd, f, user, inode = 0, key, n = 0; u32 o; u16 mode = 0; struct endpoints x;
+  struct scratch *s = record_begin(task, ts, cpu, 0, ret, nr, kf, -1); if (!s) return end(h);
+  o = blob_task(s, 0, task);             /* the loops first: what is looked at before them multiplies their states */
+  s->e.type = op == OP_CONNECT ? SOCKET_CONNECT : op == OP_BIND ? SOCKET_BIND : op == OP_LISTEN ? SOCKET_LISTEN : SOCKET_ACCEPT;
+  ARG0(fd); fd = (u32)fd;
+  if (op == OP_ACCEPT && ret >= 0) fd = (u32)ret;
+  s->e.fd = fd;
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); }
-  int socket = f && (mode & 0170000) == 0140000;
-  struct scratch *s = record_begin(task, ts, cpu, type, ret, nr, kf, shown); if (!s) return end(h);
-  o = blob_task(s, o, task);        /* the loops first: what is looked at before them multiplies their states */
-  if (socket) key = look_at_socket(f, c->seed, &x);
   if (op == OP_CONNECT || op == OP_BIND) {
     ARG1(user); ARG2(n);
     if (n > 112) n = 112;
     if (n > 1 && !bpf_probe_read_user(blob_at(s, o), n & 127, (void *)user)) o = blob_end(s, o, BLOB_ADDRESS, n & 127);
   }
-  if (socket) o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511);
+  if (f && (mode & 0170000) == 0140000) {
+    key = look_at_socket(f, c->seed, &x);
+    o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511);
+  }
   if (op == OP_LISTEN) { ARG1(n); s->e.arg = n; }
   record_end(ctx, h, s, o, CLASS_SOCKET);
   return end(h);

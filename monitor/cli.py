@@ -5,13 +5,16 @@ Owns how a command line becomes a call and how every error becomes one sentence;
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import functools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,7 +23,10 @@ from monitor.compact import Compact
 from monitor.config import Config, ConfigError
 from monitor.embedded import embedded
 from monitor.log import LogError
-from monitor.logfiles import ReaderError
+from monitor.logfiles import Problem, ReaderError
+
+if TYPE_CHECKING:
+    from monitor.search import Found, Search
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 64, 78, 130
 
@@ -49,7 +55,9 @@ class Program(click.Group):
             return _die("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
             return EXIT_OK  # `tail | head`: whoever read our output has seen enough
-        except (LogError, ReaderError, click.ClickException) as error:
+        except ReaderError as error:
+            return _die(f"{error.problem.path}: {error.problem.reason}")
+        except (LogError, click.ClickException) as error:
             return _die(str(error))
         except OSError as error:
             return _die(_sentence(error))
@@ -66,7 +74,7 @@ def _die(message: str, status: int = EXIT_FAILURE) -> int:
 
 
 def _finished(status: int) -> int:
-    """Flushes standard output: a reader that went away, or a full disk, must not end in a message of the interpreter."""
+    """Flushes standard output: neither a reader that went away nor a full disk may end in the interpreter's words."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -83,6 +91,18 @@ def _silence() -> None:
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(descriptor, sys.stdout.fileno())
     os.close(descriptor)
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _show(text: str) -> None:
+    """A whole report. A reader that goes away early (`| head`) changes nothing of the command's verdict."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        _silence()
 
 
 def _say(message: str) -> None:
@@ -142,6 +162,8 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
     if not from_file:
         _say(f"no configuration file: profile {settings.profile}, everything below {settings.events_dir.parent}")
     output = sys.stdout.fileno() if shown and sys.stdout is not None else None
+    if shown and output is None:
+        _say("standard output is closed: events are logged, but not shown")
     screen = display.Screen(sys.stderr, where=f"log in {settings.events_dir}", output=output, compact=_compact())
     options = app.Options(duration, ready_file, say=screen.say, show=screen.show, tick=screen.tick)
     try:
@@ -163,7 +185,7 @@ def check_config(path: Path | None) -> int:
       ebpf-monitor check-config --config /etc/ebpf-monitor/config.json
     """
     settings, _ = _configuration(path)
-    click.echo(json.dumps(config.effective(settings), indent=2))
+    _show(_json(config.effective(settings)))
     return EXIT_OK
 
 
@@ -175,5 +197,229 @@ def config_reference() -> int:
     Example:
       ebpf-monitor config-reference | grep commit_
     """
-    click.echo(config.reference(), nl=False)
+    _show(config.reference())
+    return EXIT_OK
+
+
+@main.command()
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def status(path: Path | None, as_json: bool) -> int:
+    """Is the monitor running, how far behind is it, what did it lose, how much does it write.
+
+    Exit status: 0 running and balanced, 1 not balanced or silent for 5 s, 3 not running.
+
+    \b
+    Examples:
+      ebpf-monitor status
+      ebpf-monitor status --json | jq .ledger
+    """
+    from monitor import status as module
+
+    try:
+        found = module.read(_configuration(path)[0].run_dir)
+    except module.StatusError as error:
+        return _die(str(error))
+    _show(_json(found.document()) if as_json else module.table(found))
+    return found.exit_status
+
+
+@main.command()
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def doctor(path: Path | None, as_json: bool) -> int:
+    """What this host and kernel can do, what is missing, and the command that helps.
+
+    Exit status: 1 when something is missing; with warnings alone 0: the monitor works, only less well.
+
+    \b
+    Examples:
+      sudo ebpf-monitor doctor
+      sudo ebpf-monitor doctor --json | jq '.checks[] | select(.state != "ok")'
+    """
+    from monitor import doctor as module
+
+    checks = module.examine(module.Host(_configuration(path)[0]))
+    _show(_json(module.document(checks)) if as_json else module.text(checks))
+    return module.exit_status(checks)
+
+
+@main.command()
+@_config_option
+@click.argument("directory", type=_PATH, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--elasticsearch", is_flag=True, help="Also compare with the index (not built yet).")
+def verify(path: Path | None, directory: Path | None, as_json: bool, elasticsearch: bool) -> int:
+    """Is the log whole: DIRECTORY, or the configured events_dir.
+
+    Checks each line, each number, each epoch's link to the one before, and the ledgers. Losses that the log records
+    are told, and are no findings. Exit status: 1 with findings.
+
+    \b
+    Examples:
+      ebpf-monitor verify
+      ebpf-monitor verify --json /mnt/evidence/events | jq .findings
+    """
+    from monitor import verify as module
+
+    if elasticsearch:
+        return _die("verify --elasticsearch: the comparison with an index is not built yet")
+    report = module.check(directory or _configuration(path)[0].events_dir)
+    _show(_json(report.document()) if as_json else report.text())
+    return report.exit_status
+
+
+@main.command()
+@click.argument("name", required=False)
+def events(name: str | None) -> int:
+    """The reference of all events, or of the event NAME, as Markdown.
+
+    \b
+    Examples:
+      ebpf-monitor events | less
+      ebpf-monitor events file_open
+    """
+    from monitor import generate, search
+
+    try:
+        _show(generate.reference(name))
+    except KeyError:
+        raise click.BadParameter(search.unknown_event(str(name)), param_hint="NAME") from None
+    return EXIT_OK
+
+
+# ---- reading the log -------------------------------------------------------------------------------------------------
+
+
+def _checked_events(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    from monitor import search
+
+    try:
+        return search.event_names(names)
+    except search.FilterError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _checked_time(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    from monitor import timewords
+
+    try:
+        return None if text is None else timewords.nanoseconds(text, datetime.datetime.now().astimezone())
+    except timewords.TimeError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_FILTER_OPTIONS: tuple[Callable[[Command], Command], ...] = (
+    _config_option,
+    click.option("-D", "--directory", type=_PATH, metavar="DIR", help="Read the log in DIR, not the configured one."),
+    click.option("-p", "--pid", "pids", type=click.IntRange(min=0), multiple=True, metavar="PID",
+                 help="Only of this process."),
+    click.option("-u", "--user", "users", multiple=True, metavar="USER", help="Only of this user: a number or a name."),
+    click.option("-n", "--name", "names", multiple=True, metavar="GLOB", help="Only of this program or thread name."),
+    click.option("-x", "--failed", is_flag=True, help="Only acts that failed."),
+    click.option("--event", "events", multiple=True, metavar="NAME", callback=_checked_events,
+                 help="Only this event (file_open), or all of a family (file)."),
+    click.option("--path", "paths", multiple=True, metavar="GLOB",
+                 help="Only with this path, of the file (or its earlier name), program or Unix socket; * matches /."),
+    click.option("--container", "containers", multiple=True, metavar="ID",
+                 help="Only in this container: its id, or how that begins."),
+    click.option("--since", "since_ns", metavar="TIME", callback=_checked_time, help="Not before this time."),
+    click.option("--until", "until_ns", metavar="TIME", callback=_checked_time, help="Not after this time."),
+    click.option("-o", "--output", "form", type=click.Choice(["compact", "json"]), default="compact", show_default=True,
+                 help="One readable line for each event, or the log's own lines."),
+)  # fmt: skip
+
+
+def _filter_options(command: Command) -> Command:
+    """Adds the options that tail and search share; they arrive as one Search in `asked`, with `form`."""
+
+    @functools.wraps(command)
+    def wrapped(path: Path | None, directory: Path | None, form: str, **conditions: Any) -> int:
+        from monitor import search
+
+        own = {name: conditions.pop(name) for name in ("follow", "count") if name in conditions}
+        since, until = conditions["since_ns"], conditions["until_ns"]
+        if since is not None and until is not None and since > until:
+            raise click.UsageError("--since is after --until")
+        try:
+            wanted = search.Filter(**conditions)
+        except search.FilterError as error:
+            raise click.UsageError(str(error)) from None
+        problems: list[str] = []
+        asked = search.Search(
+            directory or _configuration(path)[0].events_dir, wanted, lambda one: _problem(problems, one)
+        )
+        status = command(asked=asked, form=form, **own)
+        if asked.unreadable_lines:
+            _say(f"ebpf-monitor: {asked.unreadable_lines} lines are no documents; ebpf-monitor verify says where")
+        return EXIT_FAILURE if problems else status
+
+    found: Command = wrapped
+    for option in reversed(_FILTER_OPTIONS):
+        found = option(found)
+    return found
+
+
+def _problem(problems: list[str], problem: Problem) -> None:
+    problems.append(str(problem))
+    _say(f"ebpf-monitor: {problem}")
+
+
+def _stream(found: Iterable[Found], form: str, *, at_once: bool = False) -> None:
+    """Writes matches to standard output as they come. Raises BrokenPipeError when its reader is gone."""
+    output = click.get_binary_stream("stdout")
+    compact = _compact()
+    for raw, document in found:
+        if form == "json":
+            output.write(raw + b"\n")
+        else:
+            text = compact.raw(raw) if document is None else compact.document(document)
+            output.write(text.encode("utf-8", "backslashreplace"))
+        if at_once:
+            output.flush()
+    output.flush()
+
+
+_TIMES = (
+    'TIME is as journalctl takes it: "2026-11-22 16:00", "16:00", "yesterday", "10 min ago", "-1h", "@1795363200"; '
+    "or RFC 3339."
+)
+
+
+@main.command(epilog=_TIMES)
+@_filter_options
+def search(asked: Search, form: str) -> int:
+    """Find events in the log: live, rotated and compressed files, oldest first.
+
+    Conditions of one kind are alternatives; different kinds must all hold. Nothing found: exit status 0.
+
+    \b
+    Examples:
+      ebpf-monitor search --event file_open -x --since "10 min ago"
+      ebpf-monitor search --path '/etc/*' -u www-data --since yesterday --until today
+      ebpf-monitor search -n sshd --event socket -o json | jq .destination
+    """
+    _stream(asked.all(), form)
+    return EXIT_OK
+
+
+@main.command(epilog=_TIMES)
+@_filter_options
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
+@click.option("-N", "--lines", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="COUNT",
+              help="How many to begin with.")  # fmt: skip
+def tail(asked: Search, form: str, follow: bool, count: int) -> int:
+    """Show the end of the log, and with -f what comes.
+
+    \b
+    Examples:
+      ebpf-monitor tail -f
+      ebpf-monitor tail -f -x -n 'python3*'
+      ebpf-monitor tail -N 100 --event process_exec --event process_exit
+    """
+    found, place = asked.last(count)
+    _stream(found, form)
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):  # the ordinary end
+            _stream(asked.follow(place), form, at_once=True)
     return EXIT_OK

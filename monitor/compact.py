@@ -109,7 +109,7 @@ class Compact:
         return self.document(found)
 
     def document(self, document: Part) -> str:
-        """The text for one document, ending in a newline; before the first event of another day a line names the day."""
+        """The text for one document, ending in a newline. Where another day begins, a line before it names the day."""
         day, time = self._when(_text(document.get("@timestamp")))
         head = ""
         if day and day != self._day:
@@ -123,15 +123,17 @@ class Compact:
         process = part(document, "process")
         name = _text(process.get("name")) or _text(part(process, "thread").get("name")) or "-"
         user, pid = part(document, "user"), _text(process.get("pid")) or "-"
-        who = f"{pid:>{_PID}} {_padded(name, _NAME)} {_padded(_text(user.get('name')) or _text(user.get('id')) or '-', _USER)}"
+        owner = _text(user.get("name")) or _text(user.get("id")) or "-"
+        who = f"{pid:>{_PID}} {_padded(name, _NAME)} {_padded(owner, _USER)}"
         thing, more = _object(event, document, ebpf)
         left = f"{time}  {event:<{_EVENT}} {outcome:<{_OUTCOME}} {who} "
         thing, more = self._fitted(width(left), thing, more)
         if self._colour:
             shade = _FAMILY.get(event.split("_", 1)[0], "")
             failed = _RED if outcome not in ("ok", "-") else ""
-            left = f"{_DIM}{time}{_RESET}  {shade}{event:<{_EVENT}}{_RESET} {failed}{outcome:<{_OUTCOME}}{_RESET} {who} "
-            more = f"{_DIM}{more}{_RESET}" if more else ""
+            left = f"{_DIM}{time}{_RESET}  {shade}{event:<{_EVENT}}{_RESET} "
+            left += f"{failed}{outcome:<{_OUTCOME}}{_RESET} {who} "
+            more = self._paint(_DIM, more) if more else ""
         return f"{head}{left}{thing}{'  ' if thing and more else ''}{more}".rstrip(" ") + "\n"
 
     def _fitted(self, used: int, thing: str, more: str) -> tuple[str, str]:
@@ -207,9 +209,8 @@ def _exec(document: Part, _: Part) -> tuple[str, str]:
         thing = neutral(shlex.join(arguments))
     else:
         thing = _text(process.get("command_line"))
-    program = _text(file.get("path"))
-    details = [program] if program and not thing.startswith(program) else []
-    where = _text(process.get("working_directory"))
+    program, where = _text(file.get("path")), _text(process.get("working_directory"))
+    details = [program] if thing and program and not thing.startswith(program) else []
     return thing or program, " ".join([*details, *([f"in {where}"] if where else [])])
 
 
@@ -253,12 +254,14 @@ def _socket(document: Part, ebpf: Part) -> tuple[str, str]:
 
 
 def _lost(loss: Part) -> str:
-    where = f"on CPU {_text(loss.get('cpu')) or '?'}, numbers {_text(loss.get('first')) or '?'} to {_text(loss.get('last')) or '?'}"
-    reason = _text(loss.get("reason")) or "?"
+    cpu, first, last, count, reason = (
+        _text(loss.get(name)) or "?" for name in ("cpu", "first", "last", "count", "reason")
+    )
+    where = f"on CPU {cpu}, numbers {first} to {last}"
     if loss.get("count") == 0:
         return f"detail {reason}: nothing lost, {where}"
-    bound = " at least" if loss.get("exact") is False else ""
-    return f"LOST{bound} {_text(loss.get('count')) or '?'} {_text(loss.get('class'))} events ({reason}), {where}"
+    bound = "at least " if loss.get("exact") is False else ""
+    return f"LOST {bound}{count} {_text(loss.get('class'))} events ({reason}), {where}"
 
 
 def _started(_: Part, ebpf: Part) -> tuple[str, str]:
@@ -289,6 +292,7 @@ def _monitor(_: Part, ebpf: Part) -> tuple[str, str]:
 
 
 _TOLD: dict[str, Callable[[Part, Part], tuple[str, str]]] = {
-    "file_rename": _renamed, "process_fork": _fork, "process_exec": _exec, "process_exit": _exit, "monitor_start": _started,
-    "monitor_heartbeat": _beat,
-}
+    "file_rename": _renamed, "process_fork": _fork, "process_exec": _exec, "process_found": _exec,
+    "process_exit": _exit,
+    "monitor_start": _started, "monitor_heartbeat": _beat,
+}  # fmt: skip

@@ -64,7 +64,7 @@ def control(raw: bytes) -> Record:
         raise DecodeError(f"control record: {kind.name} does not belong to this lane")
     blobs: dict[str, bytes] = {}
     at, end = events.CONTROL.size, values["length"]
-    if end > len(raw):
+    if not at <= end <= len(raw):
         raise DecodeError(f"{kind.name}: says {end} bytes, has {len(raw)}")
     while at < end:
         if at + 8 > end:
@@ -80,7 +80,7 @@ def control(raw: bytes) -> Record:
 
 def definition(raw: bytes) -> tuple[int, dict[str, Any], bytes]:
     """(type, values, bytes behind the fixed part) of a definition; `key` is signed. Raises DecodeError."""
-    number = raw[0] | raw[1] << 8
+    number = int.from_bytes(raw[:2], "little")
     layout = _DEFINITIONS.get(number)
     if layout is None:
         raise DecodeError(f"definition: type {number} is not known")
@@ -91,7 +91,7 @@ def definition(raw: bytes) -> tuple[int, dict[str, Any], bytes]:
 
 def bulk(raw: bytes, cpu: int) -> Record:
     """A bulk event. `raw` is the whole record. Raises DecodeError."""
-    number = raw[0] | raw[1] << 8
+    number = int.from_bytes(raw[:2], "little")
     layout = _BULK.get(number)
     if layout is None:
         raise DecodeError(f"bulk record: type {number} is not in the catalogue")

@@ -53,10 +53,10 @@ def _process(record: Record, found: Names, extra: Document) -> Document:
     if record.kind.name == "process_exec":
         return _exec(record, found, extra)
     if record.kind.name == "process_found":
-        if "directory" in record.blobs:
-            process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
         if "args" in record.blobs:
             put_arguments(process, found, naming.arguments(record.blobs["args"]))
+        if "directory" in record.blobs:
+            process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
         extra["scanned"] = True
         return process
     if record.kind.name == "process_exit":

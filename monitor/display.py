@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from monitor.compact import Compact
+from monitor.status import losses
 
 QUEUE_BYTES = 4 << 20
 """Lines that wait for the screen; what comes on top is not shown, and counted."""
@@ -150,12 +151,6 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def lost(ledger: dict[str, Any]) -> int:
-    """Events of a ledger that were seen and are not in the log."""
-    refused = ledger.get("refused") or {}
-    return int(sum(refused.values()) + ledger.get("died", 0) + ledger.get("quarantined", 0) + ledger.get("unwritten", 0))
-
-
 class Screen:
     """What `run` gives to the monitor as say, show and tick; a context manager around the run.
 
@@ -163,7 +158,9 @@ class Screen:
     for none.
     """
 
-    def __init__(self, errors: TextIO | None, *, where: str, output: int | None = None, compact: Compact | None = None) -> None:
+    def __init__(
+        self, errors: TextIO | None, *, where: str, output: int | None = None, compact: Compact | None = None
+    ) -> None:
         self._errors, self._where = errors, where
         self._printer = None if output is None else Printer(output, compact or Compact(), self._reader_gone)
         self._terminal = errors is not None and output is None and errors.isatty()
@@ -178,7 +175,9 @@ class Screen:
     def __enter__(self) -> Screen:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._clear()
         left = 0 if self._printer is None else self._printer.close()
         if left:
@@ -226,5 +225,7 @@ def progress(before: dict[str, Any], now: dict[str, Any]) -> str:
     rate = (now["sequence"] - before["sequence"]) / seconds
     waiting = max(0, now["ledger"]["in_flight"])
     durable = max(0, now["sequence"] - now["durable_sequence"])
-    return (f"{rate:,.0f} events/s, {now['sequence']:,} logged, {lost(now['ledger']):,} lost, lag {waiting:,}, "
-            f"to sync {durable:,}, rings {100 * now['ring_fill']:.0f} %")
+    return (
+        f"{rate:,.0f} events/s, {now['sequence']:,} logged, {losses(now['ledger'])['total']:,} lost, lag {waiting:,}, "
+        f"to sync {durable:,}, rings {100 * now['ring_fill']:.0f} %"
+    )

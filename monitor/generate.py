@@ -65,9 +65,9 @@ def _members(fields: Iterable[Field]) -> tuple[Shown, ...]:
 
 def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
     """The document fields that this event can carry, by what they are about; "own" are the event's own."""
-    if kind.lane == "made":
+    if kind.lane == "made" and not kind.blobs:
         return {"every document": events.COMMON, "own": kind.shown}
-    control = kind.lane == "control"
+    control = kind.lane != "bulk"
     record = (events.CONTROL if control else events.BULK).fields
     shared = {member.name for member in events.TASK.fields}
     shared |= {"ts", "cpu", "ino", "dev", "mode"}  # events.COMMON, KERNEL_SHOWN and FILE_SHOWN have them
@@ -83,6 +83,8 @@ def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
         claims_only = control and kind.name != "process_exec"
         found["file"] = events.CLAIM_SHOWN if claims_only else events.FILE_SHOWN
     blobs = tuple(events.BLOB[name] for name in kind.blobs if name in ("directory", "args"))
+    if kind.lane == "made":  # of a process, without an act
+        found["kernel events"] = tuple(shown for shown in events.KERNEL_SHOWN if shown.path == "ebpf.raw")
     found["own"] = (
         *_members(kind.fields), *(Shown(blob.path, blob.es, blob.doc) for blob in blobs), *kind.shown,
         *(events.BULK_SHOWN if not control else ()),
@@ -126,7 +128,9 @@ def _property(path: str, es: str) -> dict[str, Any]:
 def _place(properties: dict[str, Any], path: str, leaf: dict[str, Any]) -> None:
     *parents, name = path.split(".")
     for parent in parents:
-        properties = properties.setdefault(parent, {}).setdefault("properties", {})
+        properties = properties.setdefault(parent, {"properties": {}}).get("properties")
+        if properties is None:
+            raise ValueError(f"{path}: {parent} is a field and an object")
     if name in properties:
         raise ValueError(f"{path} is a field and an object")
     properties[name] = leaf

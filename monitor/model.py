@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 SCHEMA = 1
@@ -97,7 +98,7 @@ class Layout:
             at += member.size
         return found
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Size in bytes."""
         total = sum(member.size for member in self.fields)
@@ -105,15 +106,19 @@ class Layout:
             raise ValueError(f"{self.name}: size {total} is not a multiple of 8")
         return total
 
-    @property
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The members' names in order."""
+        return tuple(member.name for member in self.fields)
+
+    @cached_property
     def struct(self) -> struct.Struct:
         """The little-endian `struct.Struct` of all members in order."""
         return struct.Struct("<" + "".join(member.code for member in self.fields))
 
     def unpack(self, data: bytes | memoryview, offset: int = 0) -> dict[str, int | bytes]:
         """Member values by name. Raises struct.error when `data` is too short."""
-        values = self.struct.unpack_from(data, offset)
-        return dict(zip((member.name for member in self.fields), values, strict=True))
+        return dict(zip(self.names, self.struct.unpack_from(data, offset), strict=True))
 
 
 @dataclass(frozen=True)

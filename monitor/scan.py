@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, ReaderError, Stream, Unreadable, files, open_regular, same_file
+from monitor.logfiles import (
+    BLOCK_BYTES,
+    LogFile,
+    Problem,
+    ReaderError,
+    Stream,
+    Unreadable,
+    files,
+    open_regular,
+    same_file,
+)
 from monitor.reader import MAX_LINE_BYTES
 
 Needles = tuple[bytes, ...]
@@ -67,9 +77,7 @@ class Scan:
         self.on_problem(Problem(self.file.path, self.end, reason))
 
     def lines(self, groups: tuple[Needles, ...] = ()) -> Iterator[bytes]:
-        """Lines (without newline) that contain, of each group, at least one needle. The first group is looked for first:
-        it should be the rarest.
-        """
+        """Lines (without newline) that contain, of each group, at least one needle; the first group should be rare."""
         if not groups:
             for block in self.blocks():
                 yield from block.split(b"\n")[:-1]

@@ -44,10 +44,14 @@ def event_names(words: Sequence[str]) -> tuple[str, ...]:
     """Checks names of events and families ("file") against the catalogue. Raises FilterError with the nearest one."""
     for word in words:
         if word not in events.EVENT and word not in FAMILIES:
-            choices = [*events.EVENT, *FAMILIES]
-            hint = nearest(word, choices) or f"; families: {', '.join(FAMILIES)} (all names: ebpf-monitor events)"
-            raise FilterError(f"no event or family of this name: {word!r}{hint}")
+            raise FilterError(unknown_event(word, FAMILIES))
     return tuple(words)
+
+
+def unknown_event(word: str, families: Sequence[str] = ()) -> str:
+    """What to say of a name that the catalogue does not have."""
+    hint = nearest(word, [*events.EVENT, *families]) or "; all names: ebpf-monitor events"
+    return f"{word!r} is no event{' and no family' if families else ''}{hint}"
 
 
 def _quoted(text: str) -> bytes:
@@ -100,12 +104,12 @@ class Filter:
         put(self, "_until", b"\xff" if self.until_ns is None else rfc3339(self.until_ns).encode())
 
     def _groups(self) -> Iterator[Needles]:
-        """What the bytes of a wanted line contain, rarest first. A quote that ends a key is never inside a JSON string."""
+        """What the bytes of a wanted line contain, rarest first. `"key":` never stands inside a JSON string."""
         yield tuple(b'"pid":%d' % pid for pid in self.pids)
         yield tuple(b'"container":{"id":"' + _quoted(one) for one in self.containers)
         yield tuple(_literal(pattern) for pattern in self.paths)
         yield tuple(_literal(pattern) for pattern in self.names)
-        yield tuple(b'"user":{"id":"' + one.encode() + b'"' if one.isascii() and one.isdecimal() else b'"name":"' + _quoted(one) for one in self.users)
+        yield tuple(_user_needle(one) for one in self.users)
         yield tuple(b'"event":"' + (name.encode() + (b"_" if name in FAMILIES else b'"')) for name in self.events)
         if self.failed:
             yield (b'"outcome":"failure"',)
@@ -125,7 +129,7 @@ class Filter:
             yield lambda document: any(part(document, "user").get(key) in self.users for key in ("id", "name"))
         if self.events:
             exact, prefixes = set(self.events), tuple(f"{name}_" for name in self.events if name in FAMILIES)
-            yield lambda document: _event(document) in exact or bool(prefixes) and _event(document).startswith(prefixes)
+            yield lambda document: _event(document) in exact or _event(document).startswith(prefixes)
         if self.failed:
             yield lambda document: part(document, "event").get("outcome") == "failure"
 
@@ -166,6 +170,11 @@ class Filter:
         return bool(_RFC3339.fullmatch(last)) and last.encode() < self._since
 
 
+def _user_needle(user: str) -> bytes:
+    number = user.isascii() and user.isdecimal()
+    return b'"user":{"id":"' + user.encode() + b'"' if number else b'"name":"' + _quoted(user) + b'"'
+
+
 def _any_glob(patterns: Sequence[str]) -> Callable[[str], bool]:
     compiled = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
     return lambda text: compiled.match(text) is not None
@@ -183,7 +192,8 @@ def _names(document: dict[str, Any]) -> Iterator[str]:
 def _paths(document: dict[str, Any]) -> Iterator[str]:
     file, about = part(document, "file"), part(part(document, "ebpf"), "socket")
     earlier = part(part(file, "Ext"), "original").get("path")
-    every = (file.get("path"), earlier, part(document, "process").get("executable"), about.get("path"), about.get("peer_path"))
+    program = part(document, "process").get("executable")
+    every = (file.get("path"), earlier, program, about.get("path"), about.get("peer_path"))
     return (one for one in every if isinstance(one, str))
 
 
@@ -271,4 +281,3 @@ class Search:
                 continue
             if found is not None:
                 yield found
-

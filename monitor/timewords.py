@@ -37,8 +37,8 @@ class TimeError(ValueError):
     """A text that is no point in time; the message says what may be written."""
 
     def __init__(self, text: str, why: str = "") -> None:
-        allowed = 'allowed are "2026-11-22 16:00", "16:00", "yesterday", "10 min ago", "-1h", RFC 3339 and "@1795363200"'
-        super().__init__(f"{text!r} is not a time{': ' + why if why else ''}; {allowed}")
+        allowed = '"2026-11-22 16:00", "16:00", "yesterday", "10 min ago", "-1h", "@1795363200" or RFC 3339'
+        super().__init__(f"{text!r} is not a time{': ' + why if why else ''}; write it as {allowed}")
 
 
 def nanoseconds(text: str, now: datetime.datetime) -> int:

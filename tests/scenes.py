@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from monitor import encode, events
-from tests.fakes import BOOT_NS, ORIGIN, WALL_NS, Bench, FakeKernel, facts, sockaddr, socket_definition, spelled
+from tests.fakes import BOOT_NS, ORIGIN, WALL_NS, Bench, FakeKernel, control, facts, sockaddr, socket_definition, spelled
 
 Scene = Callable[[FakeKernel], object]
 
@@ -237,6 +237,16 @@ MADE: dict[str, Callable[[], encode.Document]] = {
 }  # fmt: skip
 """Golden name -> the members of `ebpf` of a document that the monitor makes itself."""
 
+FOUND: dict[str, tuple[bytes, bytes]] = {
+    "process_found": (
+        control("process_found", {"executable": PYTHON, "cgroup": spelled(CGROUP), "directory": spelled(b"/srv/work")},
+                **facts(tgid=300, tid=300, comm=b"python3", start=3_000_000_001, login_uid=1000, login_session=3)),
+        b"python3\0-m\0http.server\0",
+    ),
+    "process_found.non_utf8": (control("process_found", {}, **facts(tgid=300, tid=300, comm=b"caf\xe9")), b"caf\xe9\0"),
+}  # fmt: skip
+"""Golden name -> a record of the scan at start, and the arguments that /proc shows."""
+
 
 def line(name: str) -> bytes:
     """The line of one golden, through the real stages."""
@@ -244,5 +254,8 @@ def line(name: str) -> bytes:
         kind = events.EVENT[name.split(".")[0]]
         return encode.line(encode.made(ORIGIN, kind, WALL_NS, BOOT_NS, 42, MADE[name]()))
     bench = Bench()
+    if name in FOUND:
+        bench.pipeline.found(*FOUND[name])
+        return bytes(bench.pipeline.batch)
     SCENES[name](bench.kernel)
     return bench.drain().splitlines(keepends=True)[-1]

@@ -112,8 +112,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", BULK)
+# an open that failed has no object: claimed and unnamed ones are below
+@pytest.mark.parametrize(("name", "variant"), [
+    (name, variant) for name in BULK for variant in VARIANTS if name != "file_open" or "ret" not in VARIANTS[variant]
+])  # fmt: skip
 def test_every_event_in_every_variant_is_written_without_python(name: str, variant: str) -> None:
     closes = name.endswith("_close")
     members = {"ret": 17, "nr": 0, "fd": 3, "session": 1, "generation": 7, "key": scenes.FILE, "tid": 101}

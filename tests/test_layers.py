@@ -27,7 +27,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # composition, signals, drain
     "composition": ("app",),
     # what people ask for beside capture
-    "questions": ("doctor", "generate", "replay", "search", "status", "verify"),
+    "questions": (
+        *("doctor", "generate", "replay", "search", "status", "verify"),
+        *("compact", "display", "scan", "timewords"),  # how a question is put, and the answer shown
+    ),
     # between kernel and log, and the log itself
     "stages": (
         # records to lines, in order
@@ -38,7 +41,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "kernel",  # what is captured
     ),
     # one declaration per key
-    "configuration": ("config", "config_file"),
+    "configuration": ("config", "config_file", "embedded"),
     # the catalogue: data
     "catalogue": ("events",),
     # types, no input or output

@@ -1,38 +1,32 @@
-"""What a measurement needs: the load generator, a monitor under measurement, and the count of what reached its log.
+"""The load generator, the count of what reached a log, and the machine.
 
-Owns the truth (the generator's counts) and its comparison with log and ledger; never prints and never judges speed.
+Owns the truth, which is the generator's counts; never starts a tracer and never judges speed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-ROOT = Path(os.environ.get("EBPF_MONITOR_BENCH_ROOT") or Path(__file__).resolve().parent.parent.parent)
+ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = Path(__file__).with_name("load.c")
-LOAD_CPU, MONITOR_CPU = 0, 1
+LOAD_CPU = 0
 NICE = -10
 """Load, monitor and peer alike: other work on the machine shall not decide who loses."""
 LOAD_NAME, PROGRAM_NAME = "bench-load", "bench-program"
-COMM = LOAD_NAME
-_LOOK_BACK, _LINE_ROOM = 32 << 20, 1 << 16
-START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120, 120, 60
-# A close of a socket that nothing was sent through is told as file_close: the descriptor's file is gone at the syscall's end.
+# A close of a socket that nothing was sent through is told as file_close: at the syscall's end its file is gone.
 SAME_KIND = {"socket_close": "file_close"}
 
 
@@ -92,11 +86,18 @@ class Load:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         common = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static"]
         for name, options in ((LOAD_NAME, []), (PROGRAM_NAME, ["-nostdlib", "-DPROGRAM"])):
-            done = subprocess.run([*common, *options, "-o", str(directory / name), str(SOURCE)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*common, *options, "-o", str(directory / name), str(SOURCE)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             check(done.returncode == 0, f"cannot compile {SOURCE.name}: {done.stderr}")
-        # The files lie in memory: on a disk the load would wait for the log's dirty pages, and its speed would be the disk's.
+        # The files lie in memory: on a disk the load would wait for the log's dirty pages, at the disk's speed.
         memory_dir = Path("/dev/shm")
-        tree = Path(tempfile.mkdtemp(prefix="ebpf-monitor-bench-", dir=memory_dir if memory_dir.is_dir() else directory))
+        tree = Path(
+            tempfile.mkdtemp(prefix="ebpf-monitor-bench-", dir=memory_dir if memory_dir.is_dir() else directory)
+        )
         return cls(directory, tree)
 
     def remove(self) -> None:
@@ -105,17 +106,38 @@ class Load:
 
     def run(self, mode: str, seconds: float, rate: float = 0, cpu: int = LOAD_CPU) -> LoadRun:
         """Runs the generator to its end. Raises BrokenBenchmark when it fails."""
-        words = [str(self.directory / LOAD_NAME), mode, f"{seconds:.3f}", f"{rate:.0f}", str(cpu), str(self.tree),
-                 str(self.directory / PROGRAM_NAME)]
+        words = [
+            str(self.directory / LOAD_NAME),
+            mode,
+            f"{seconds:.3f}",
+            f"{rate:.0f}",
+            str(cpu),
+            str(self.tree),
+            str(self.directory / PROGRAM_NAME),
+        ]
         # Output into a file: a pipe would have the generator's last act wait for us.
         told = self.directory / "load.json"
         with told.open("wb") as output:
-            done = subprocess.run(["nice", "-n", str(NICE), *words], stdout=output, stderr=subprocess.PIPE, text=True, check=False,
-                                  timeout=seconds + 60)
+            done = subprocess.run(
+                ["nice", "-n", str(NICE), *words],
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=seconds + 60,
+            )
         check(done.returncode == 0, f"the load generator failed: {done.stderr}")
         found = json.loads(told.read_text())
-        return LoadRun(mode, found["pid"], found["syscalls"], found["elapsed_ns"] / 1e9, found["ns"], found["rate"], found["cpu_share"],
-                       kinds(found["acts"]))
+        return LoadRun(
+            mode,
+            found["pid"],
+            found["syscalls"],
+            found["elapsed_ns"] / 1e9,
+            found["ns"],
+            found["rate"],
+            found["cpu_share"],
+            kinds(found["acts"]),
+        )
 
 
 # --- what reached the log ---------------------------------------------------------------------------------------------
@@ -166,9 +188,12 @@ def tally(path: Path, load: LoadRun | None) -> Tally:
             try:
                 document = orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise BrokenBenchmark(f"line {found.lines + 1} of the log is not JSON: {error}: {line[:200]!r}") from None
+                raise BrokenBenchmark(
+                    f"line {found.lines + 1} of the log is not JSON: {error}: {line[:200]!r}"
+                ) from None
             sequence = document["event"]["sequence"]
-            check(found.lines == 0 or sequence == found.last + 1, f"sequence {sequence} after {found.last}")
+            begins = sequence == 1 and document["ebpf"]["event"] == "monitor_start"  # another run of the monitor
+            check(found.lines == 0 or begins or sequence == found.last + 1, f"sequence {sequence} after {found.last}")
             found.first = found.first or sequence
             found.last = sequence
             found.lines += 1
@@ -206,337 +231,12 @@ def _of_load(event: str, ebpf: dict[str, Any], process: dict[str, Any], pid: int
     """Is this document about an act that the load counts?"""
     if event.startswith("process_"):  # its children's; its own begin and end are not its acts
         return bool(process.get("parent", {}).get("pid") == pid)
-    # the pid's earlier program (nice, our own fork) is not the load; descriptors closed at its exit were not closed by it
-    return bool(process.get("pid") == pid and process.get("name", LOAD_NAME) == LOAD_NAME and ebpf.get("close", {}).get("reason", "close") == "close")
-
-
-# --- the monitor ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CpuTime:
-    """CPU time of a process in seconds: the kernel's split (ticks), and the exact sum over its threads."""
-
-    user: float
-    system: float
-    exact: float
-
-
-def cpu_time(pid: int) -> CpuTime:
-    """CPU time of process `pid` until now."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    exact = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
-            exact += int((task / "schedstat").read_text().split()[0])
-    return CpuTime(int(parts[11]) / ticks, int(parts[12]) / ticks, exact / 1e9)
-
-
-def memory(pid: int) -> dict[str, float]:
-    """Resident memory of process `pid` in MB (10^6), by the names of /proc/PID/status."""
-    wanted = ("VmRSS", "VmHWM", "RssAnon", "RssFile", "RssShmem")
-    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return {words[0][:-1]: round(int(words[1]) * 1024 / 1e6, 1) for words in lines if words and words[0][:-1] in wanted}
-
-
-class Monitor:
-    """One monitor in directories of its own, started as a service would start it, pinned to MONITOR_CPU."""
-
-    def __init__(self, directory: Path, profile: str, environment: dict[str, str] | None = None, **keys: object) -> None:
-        self.directory, self.profile = directory, profile
-        self.events, self.run_dir = directory / "events", directory / "run"
-        self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-bench-{os.getpid()}")
-        self._environment = {**os.environ, **(environment or {})}
-        self._config = directory / "config.json"
-        self._ready = directory / "ready"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._rotated = 0
-        self.lines = self.lost = self.last = 0
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        made = {"events_dir": str(self.events), "output_dir": str(directory / "outputs"), "run_dir": str(self.run_dir),
-                "pin_dir": str(self.pins), "profile": profile, **keys}
-        self._config.write_text(json.dumps(made))
-        self._config.chmod(0o640)
-
-    @property
-    def pid(self) -> int:
-        """Of the running monitor."""
-        check(self._process is not None, "the monitor does not run")
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        """The live log file."""
-        return self.events / "events.jsonl"
-
-    def start(self) -> float:
-        """Starts it and waits until it is ready; the seconds that took. Raises BrokenBenchmark with its last words."""
-        self._ready.unlink(missing_ok=True)
-        words = ["taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE), sys.executable, "-m", "monitor", "run",
-                 "--config", str(self._config), "--ready-file", str(self._ready)]
-        began = time.monotonic()
-        with (self.directory / "monitor.err").open("wb") as errors:
-            self._process = subprocess.Popen(words, cwd=ROOT, env=self._environment, stdout=errors, stderr=errors)
-        while not self._ready.exists():
-            check(self._process.poll() is None, f"the monitor ended with {self._process.returncode}: {self._words()}")
-            check(time.monotonic() - began < START_SECONDS, f"the monitor is not ready after {START_SECONDS} s: {self._words()}")
-            time.sleep(0.01)
-        return time.monotonic() - began
-
-    def _words(self) -> str:
-        return (self.directory / "monitor.err").read_text(errors="replace")[-2000:]
-
-    def status(self) -> dict[str, Any]:
-        """The newest status.json; it is rewritten each second."""
-        found: dict[str, Any] = orjson.loads((self.run_dir / "status.json").read_bytes())
-        return found
-
-    def fresh_status(self) -> dict[str, Any]:
-        """A status written after this call."""
-        asked, deadline = time.time(), time.monotonic() + SETTLE_SECONDS
-        while True:
-            with contextlib.suppress(FileNotFoundError):  # before the first second
-                status = self.status()
-                if status["time"] > asked:
-                    return status
-            check(self._process is not None and self._process.poll() is None, f"the monitor ended: {self._words()}")
-            check(time.monotonic() < deadline, f"no new status within {SETTLE_SECONDS} s: {self._words()}")
-            time.sleep(0.05)
-
-    def settle(self, load: LoadRun, size: int) -> float:
-        """Waits until the end of the load's process is in the log, and with it, lines being in order of time, all that it did;
-        and until a status tells of it. `size` is the log's length when the load ended. Returns the time it was found there."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % load.pid)
-        with self.log.open("rb") as log:
-            log.seek(max(size - _LOOK_BACK, 0))
-            held = b""
-            while True:
-                fresh = log.read(_LOOK_BACK)
-                if wanted.search(held + fresh):
-                    break
-                held = (held + fresh)[-_LINE_ROOM:]
-                if not fresh:
-                    check(time.monotonic() < deadline, f"the end of the load is not in the log after {SETTLE_SECONDS} s: {self._words()}")
-                    time.sleep(0.02)
-        found = time.time()
-        self.fresh_status()
-        return found
-
-    def take_log(self) -> Path:
-        """Rotates the log as logrotate does; the finished file. The caller removes it."""
-        self._rotated += 1
-        taken = self.log.with_name(f"events.jsonl.{self._rotated}")
-        self.log.rename(taken)
-        os.kill(self.pid, signal.SIGHUP)
-        deadline = time.monotonic() + 20
-        while not self.log.exists():
-            check(time.monotonic() < deadline, "the log was not reopened after SIGHUP")
-            time.sleep(0.01)
-        return taken
-
-    def read_log(self, path: Path, load: LoadRun | None) -> Tally:
-        """Counts a finished file, holds it against the one before, and removes it."""
-        found = tally(path, load)
-        if found.lines:
-            check(found.first == self.last + 1, f"the file begins at sequence {found.first}, the one before ended at {self.last}")
-            self.last = found.last
-        self.lines += found.lines
-        self.lost += sum(found.lost.values())
-        path.unlink()
-        return found
-
-    def stop(self) -> dict[str, Any]:
-        """Stops it regularly and holds its ledger against every line it ever wrote; the last status."""
-        os.kill(self.pid, signal.SIGTERM)
-        assert self._process is not None
-        check(self._process.wait(STOP_SECONDS) == 0, f"the monitor ended with {self._process.returncode}: {self._words()}")
-        self._process = None
-        self.read_log(self.log, None)
-        status = self.status()
-        ledger = status["ledger"]
-        check(ledger["balanced"] and ledger["in_flight"] == 0, f"the ledger does not balance: {ledger}")
-        check(ledger["logged"] == self.lines, f"the ledger says {ledger['logged']} lines, the log has {self.lines}")
-        check(sum(ledger["refused"].values()) == self.lost, f"refused {ledger['refused']}, loss documents say {self.lost}")
-        return status
-
-    def kill(self) -> None:
-        """SIGKILL: capture stays."""
-        os.kill(self.pid, signal.SIGKILL)
-        assert self._process is not None
-        self._process.wait(STOP_SECONDS)
-        self._process = None
-
-    def remove(self) -> None:
-        """Ends what still runs and removes everything, pins first."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(STOP_SECONDS)
-            self._process = None
-        for link in self.pins.glob("*/link_*"):
-            link.unlink()
-        shutil.rmtree(self.pins, ignore_errors=True)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def running(directory: Path, profile: str, **keys: object) -> Iterator[Monitor]:
-    """A started monitor; stopped and checked at the end, removed whatever happens."""
-    monitor = Monitor(directory, profile, **keys)  # type: ignore[arg-type]
-    try:
-        monitor.start()
-        yield monitor
-        monitor.stop()
-    finally:
-        monitor.remove()
-
-
-# --- one measured run -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Step:
-    """One run of the load under a tracer: what happened, what was recorded."""
-
-    load: LoadRun
-    recorded: int
-    """acts of the load that have a document (a line) of their own"""
-    missing: int
-    """acts without one: lost, or folded into totals under pressure"""
-    lost: int
-    """what loss records admit (on the load's CPU)"""
-    folded: int
-    user_us: float
-    """user CPU of the tracer for each event it logged, in microseconds"""
-    system_us: float
-    backlog_s: float
-    """from the end of the load until its end stood in the log"""
-    events: int = 0
-    """all events logged meanwhile, those of others included"""
-    foreign: int = 0
-    foreign_on_load_cpu: int = 0
-    tally: Tally | None = None
-
-    @property
-    def lossless(self) -> bool:
-        """Each act has a document of its own."""
-        return self.missing == 0
-
-
-def measured(monitor: Monitor, load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
-    """Runs the load under `monitor` and accounts for every act. Raises BrokenBenchmark when acts vanished in silence."""
-    before, cpu_before = monitor.fresh_status(), cpu_time(monitor.pid)
-    monitor.read_log(monitor.take_log(), None)
-    run = load.run(mode, seconds, rate)
-    ended = time.time()
-    stood = monitor.settle(run, monitor.log.stat().st_size)
-    cpu_after, after = cpu_time(monitor.pid), monitor.status()
-    found = monitor.read_log(monitor.take_log(), run)
-    folded = after["ledger"]["folded"] - before["ledger"]["folded"]
-    received = max(after["ledger"]["received"] - before["ledger"]["received"], 1)
-    missing = run.total - sum(found.mine.values())
-    return Step(run, sum(found.mine.values()), missing, found.lost[LOAD_CPU], folded, (cpu_after.user - cpu_before.user) / received * 1e6,
-                (cpu_after.system - cpu_before.system) / received * 1e6, max(stood - ended, 0.0), received,
-                sum(found.foreign.values()), found.foreign_on_load_cpu, found)
-
-
-def account(step: Step) -> int:
-    """Holds a step of an unfolded run against the truth: missing = lost + folded. Returns how many more events the loss
-    records give up than the load misses: those were other processes' (0 on a quiet machine).
-
-    Raises BrokenBenchmark when documents are more than acts, or acts are missing that no record admits.
-    """
-    found = step.tally
-    assert found is not None
-    for kind, count in found.mine.items():
-        check(count <= step.load.acts[kind], f"{count} documents of {kind}, but {step.load.acts[kind]} acts")
-    excess = step.lost + step.folded - step.missing
-    check(excess >= 0, f"lost in silence: {step.load.total} acts, {step.recorded} documents, {step.lost} lost, {step.folded} folded: {-excess} unexplained")
-    if step.lost == 0:
-        for kind in ("file_read", "file_write"):
-            check(found.totals[kind] == step.load.acts[kind], f"the closes' totals say {found.totals[kind]} of {kind}, but {step.load.acts[kind]} acts")
-    return excess
-
-
-# --- the peer ---------------------------------------------------------------------------------------------------------
-
-_CALLS = {"openat": "file_open", "read": "file_read", "write": "file_write", "close": "file_close"}
-
-
-def _script() -> str:
-    def probe(call: str) -> str:
-        saved, shown = ("args->filename", "str(@a[tid])") if call == "openat" else ("args->fd", "@a[tid]")
-        held = "%s" if call == "openat" else "%d"
-        return (f'tracepoint:syscalls:sys_enter_{call} /comm=="{COMM}"/ {{ @a[tid] = {saved}; }}\n'
-                f'tracepoint:syscalls:sys_exit_{call} /comm=="{COMM}"/ '
-                f'{{ printf("%llu %d %d %d %s {call} {held} ret=%d\\n", nsecs, pid, tid, uid, comm, {shown}, args->ret); }}\n')
-    # one map for descriptors, one for names: bpftrace gives a map one type
-    return "".join(probe(call).replace("@a", "@f" if call == "openat" else "@d") for call in _CALLS)
-
-
-def bpftrace_version() -> str:
-    """Of the installed bpftrace. Raises BrokenBenchmark when there is none."""
-    path = shutil.which("bpftrace")
-    check(path, "bpftrace is not installed: apt-get install bpftrace")
-    return subprocess.run(["bpftrace", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def measured_peer(load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
-    """The same under `bpftrace -f json`: path, fd, return value, pid, thread, uid, comm and time of the load's four syscalls.
-
-    It is started with its default of 64 pages a CPU and a string length that holds our paths, and filters by comm, which
-    spares it everything else on the host.
-    """
-    output, errors = load.directory / "bpftrace.json", load.directory / "bpftrace.err"
-    environment = {**os.environ, "BPFTRACE_PERF_RB_PAGES": "64", "BPFTRACE_STRLEN": "128"}
-    # It needs tracefs, which a bare machine has not mounted: in a mount namespace of its own nothing of that stays behind.
-    mounted = 'mount --make-rprivate / && { [ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; } && exec "$@"'
-    words = ["unshare", "--mount", "sh", "-c", mounted, "sh", "taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE),
-             "bpftrace", "-f", "json", "-o", str(output), "-e", _script()]
-    output.unlink(missing_ok=True)
-    with errors.open("wb") as told:
-        process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
-    try:
-        deadline = time.monotonic() + 60
-        while not (output.exists() and b"attached_probes" in output.read_bytes()):
-            check(process.poll() is None and time.monotonic() < deadline, f"bpftrace does not start: {errors.read_text()[-1000:]}")
-            time.sleep(0.1)
-        time.sleep(0.3)  # it says so before its last probe is in place
-        before = cpu_time(process.pid)
-        run = load.run(mode, seconds, rate)
-        ended = since = time.time()
-        size = -1
-        while time.time() - since < 0.5:
-            if (now := output.stat().st_size) != size:
-                size, since = now, time.time()
-            time.sleep(0.02)
-        after = cpu_time(process.pid)
-        process.send_signal(signal.SIGINT)
-        process.wait(STOP_SECONDS)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(STOP_SECONDS)
-    recorded, lost = _read_peer(output, errors)
-    output.unlink()
-    count = max(recorded, 1)
-    return Step(run, recorded, run.total - recorded, lost, 0, (after.user - before.user) / count * 1e6,
-                (after.system - before.system) / count * 1e6, max(since - ended, 0.0), recorded)
-
-
-def _read_peer(output: Path, errors: Path) -> tuple[int, int]:
-    recorded = lost = 0
-    number = re.compile(rb"\d+")
-    with output.open("rb", buffering=1 << 22) as lines:
-        for line in lines:
-            if b'"printf"' in line:
-                recorded += 1
-            elif b"lost_events" in line:
-                lost += sum(map(int, number.findall(line.partition(b"lost_events")[2])))
-    lost += sum(int(found) for found in re.findall(r"Lost (\d+) events", errors.read_text(errors="replace")))
-    return recorded, lost
+    # the pid's earlier programs (nice, our own fork) are not the load; what its exit closes it did not close itself
+    return bool(
+        process.get("pid") == pid
+        and process.get("name", LOAD_NAME) == LOAD_NAME
+        and ebpf.get("close", {}).get("reason", "close") == "close"
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -545,7 +245,15 @@ def machine() -> dict[str, Any]:
     models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
     flags = next((line for line in info if line.startswith("flags")), "")
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    return {"kernel": os.uname().release, "architecture": os.uname().machine, "cpus": os.cpu_count(), "cpu": models[0] if models else "?",
-            "virtual": "hypervisor" in flags, "memory_gb": round(total / 1e9, 1), "load_average": os.getloadavg()[0],
-            "clock": Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip(),
-            "python": sys.version.split()[0], "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return {
+        "kernel": os.uname().release,
+        "architecture": os.uname().machine,
+        "cpus": os.cpu_count(),
+        "cpu": models[0] if models else "?",
+        "virtual": "hypervisor" in flags,
+        "memory_gb": round(total / 1e9, 1),
+        "load_average": os.getloadavg()[0],
+        "clock": Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip(),
+        "python": sys.version.split()[0],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -41,13 +41,11 @@ except app.StartError as error:
     sys.exit(error.status)
 """
 ONLY_OURS = """
-from monitor.kernel import compile
 _calls = probes.calls
 probes.calls = lambda *given: {at: bits for at, bits in _calls(*given).items() if at in (85, 264, 328)}
-compile.HOOKS = {"sys_exit": "sys_exit"}
 """
-"""Runner lines: creat, renameat and pwritev2 are all that is traced. Nothing else on a host uses them, so that what the kernel
-counts is exactly what a test did."""
+"""Runner lines: creat, renameat and pwritev2 are all that is traced beside processes. Nothing else on a host uses them, so that
+what the kernel counts of class `file` is exactly what a test did."""
 
 PROGRAM = r"""
 #define _GNU_SOURCE

@@ -257,23 +257,19 @@ def monitors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitors]:
     kept.stop()
 
 
-@pytest.fixture
-def promises() -> Iterator[list[MonitorProcess]]:
-    """Monitors put into this list are checked after the test."""
-    used: list[MonitorProcess] = []
-    yield used
-    for monitor in used:
-        monitor.check()
-
-
-@pytest.fixture
-def monitor(monitors: Monitors, promises: list[MonitorProcess], request: pytest.FixtureRequest) -> MonitorProcess:
-    """A monitor with the configuration keys of the module's or the test's parameter (default: profile full)."""
+@pytest.fixture(scope="module")
+def running(monitors: Monitors, request: pytest.FixtureRequest) -> MonitorProcess:
+    """A monitor with the configuration keys of the module's parameter (default: profile full)."""
     keys = dict(getattr(request, "param", None) or {"profile": "full"})
     environment = keys.pop("environment", {})
-    found = monitors.get(environment, **keys)
-    promises.append(found)
-    return found
+    return monitors.get(environment, **keys)
+
+
+@pytest.fixture
+def monitor(running: MonitorProcess) -> Iterator[MonitorProcess]:
+    """The module's monitor; its promises are checked after the test."""
+    yield running
+    running.check()
 
 
 @pytest.fixture

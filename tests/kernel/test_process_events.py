@@ -14,7 +14,7 @@ import pytest
 from tests.kernel.acts import AT_FDCWD, Script, compile_c
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of, wall_ns
 
-pytestmark = pytest.mark.parametrize("monitor", [{"profile": "full"}, {"profile": "full", "control_lane": "perf"}], indirect=True,
+pytestmark = pytest.mark.parametrize("running", [{"profile": "full"}, {"profile": "full", "control_lane": "perf"}], indirect=True,
                                      ids=["ringbuf", "perf"])
 PRIME = 7
 

@@ -1,0 +1,273 @@
+"""What this host and kernel can do for the monitor, what is missing, and the command that helps.
+
+Owns one small function for each check; it tries things out but changes nothing, and never starts a capture.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from monitor import status
+from monitor.compact import neutral
+from monitor.config import Config
+from monitor.enrich import HostFacts, HostFactsError
+from monitor.kernel import BccMissing, import_bcc, pins
+from monitor.kernel.btf import BtfError
+
+State = Literal["ok", "warn", "missing"]
+CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+FEATURES = {
+    "rdonly_cast": "bpf_rdonly_cast (Linux 6.2): without it a path costs about 0.3 us more",
+    "ringbuf": "BPF ring buffer (Linux 5.8): without it rare events take a perf buffer",
+    "task_pt_regs": "bpf_task_pt_regs (Linux 5.15): without it arguments are read in another way",
+}
+_MIN_FREE_PERCENT = 5.0  # log_min_free
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One result. `fix` is a command, or a sentence where no command helps; "" when there is nothing to do."""
+
+    name: str
+    state: State
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What is examined: a configuration, on the host whose files are below `root` (tests give another one)."""
+
+    config: Config
+    root: Path = Path("/")
+
+    def path(self, name: str) -> Path:
+        """An absolute path of the host."""
+        return self.root / name.lstrip("/")
+
+    def holds(self) -> set[str]:
+        """The effective capabilities of this process, of those that matter here."""
+        lines = self.path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        bits = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
+        return {name for name, bit in CAPABILITIES.items() if bits >> bit & 1}
+
+
+def _privileges(host: Host) -> Iterator[Check]:
+    held = host.holds()
+    missing = sorted({"CAP_BPF", "CAP_PERFMON"} - held)
+    if "CAP_SYS_ADMIN" in held or not missing:
+        yield Check("capabilities", "ok", "may load BPF programs")
+    else:
+        yield Check(
+            "capabilities",
+            "missing",
+            f"without {' and '.join(missing)} nothing can be recorded",
+            "sudo ebpf-monitor run",
+        )
+        return
+    if "CAP_SYS_PTRACE" not in held:
+        text = "without CAP_SYS_PTRACE the programs and directories of processes that ran before are not seen"
+        yield Check("capabilities", "warn", text, "sudo ebpf-monitor run")
+
+
+def _btf(host: Host) -> Iterator[Check]:
+    file = host.path("/sys/kernel/btf/vmlinux")
+    try:
+        yield Check("BTF", "ok", f"the kernel describes its types ({file.stat().st_size / 1e6:.1f} MB)")
+    except OSError as error:
+        fix = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's and Ubuntu's have: apt install linux-image-amd64"
+        yield Check("BTF", "missing", f"{file}: {error.strerror}", fix)
+
+
+def _lockdown(host: Host) -> Iterator[Check]:
+    file = host.path("/sys/kernel/security/lockdown")
+    if file.exists() and "[confidentiality]" in file.read_text(encoding="ascii", errors="replace"):
+        yield Check(
+            "lockdown", "missing", "the kernel lets nobody read its memory", "boot without lockdown=confidentiality"
+        )
+
+
+def _bpffs(host: Host) -> Iterator[Check]:
+    pin_dir = host.config.pin_dir
+    mounts = host.path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    found = {where: kind for _, where, kind, *_ in (line.split(" ") for line in mounts.splitlines())}
+    kind = next((found[str(place)] for place in (pin_dir, *pin_dir.parents) if str(place) in found), "nothing")
+    if kind == "bpf":
+        yield Check("bpffs", "ok", f"{pin_dir} lies in a BPF file system")
+    elif Path("/sys/fs/bpf") in (pin_dir, *pin_dir.parents):
+        yield Check("bpffs", "warn", "not mounted; run mounts it", "mount -t bpf bpf /sys/fs/bpf")
+    else:
+        yield Check(
+            "bpffs",
+            "missing",
+            f"pin_dir {pin_dir} lies in {kind}, not in a BPF file system",
+            f"mount -t bpf bpf {shlex.quote(str(pin_dir.parent))}",
+        )
+
+
+def _bcc(_: Host) -> Iterator[Check]:
+    try:
+        module = import_bcc()
+    except BccMissing as error:
+        yield Check("bcc", "missing", str(error).rpartition(";")[0], "apt install python3-bpfcc && make setup")
+    else:
+        yield Check("bcc", "ok", f"python3-bpfcc {getattr(module, '__version__', 'of unknown version')}")
+
+
+def _features(host: Host) -> Iterator[Check]:
+    held = host.holds()
+    if "CAP_SYS_ADMIN" not in held and "CAP_BPF" not in held:
+        yield Check(
+            "kernel features", "warn", "not tried: that needs the capabilities above", "sudo ebpf-monitor doctor"
+        )
+        return
+    try:
+        found = pins.features()
+    except (BtfError, OSError) as error:
+        yield Check("kernel features", "missing", f"cannot be tried: {error}", "see the checks above")
+        return
+    for name, there in found.items():
+        if there:
+            yield Check(name, "ok", "the kernel has it")
+        else:
+            yield Check(
+                name,
+                "warn",
+                FEATURES.get(name, "the kernel does not have it"),
+                "a newer kernel has it; nothing must be done",
+            )
+
+
+def _numba(_: Host) -> Iterator[Check]:
+    if importlib.util.find_spec("numba"):
+        yield Check("numba", "ok", "the reading of the rings is compiled")
+    else:
+        yield Check("numba", "warn", "not installed: reading the rings takes a hundred times longer", "make setup")
+
+
+def _identity(host: Host) -> Iterator[Check]:
+    try:
+        facts = HostFacts.read(host.root)
+    except HostFactsError as error:
+        yield Check("host", "missing", str(error), "mount -t proc proc /proc")
+        return
+    if facts.id_source == "machine-id":
+        yield Check("host", "ok", f"{facts.name}, machine id {facts.id}")
+    else:
+        text = f"{facts.name} has no machine id; its identity is made from its {facts.id_source} data"
+        yield Check("host", "warn", text, "systemd-machine-id-setup")
+
+
+def _directory(host: Host) -> Iterator[Check]:
+    path = host.config.events_dir
+    try:
+        about = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        yield Check("events_dir", "ok", f"{path} is not there yet; run makes it")
+        return
+    except OSError as error:
+        yield Check("events_dir", "missing", f"{path}: {error.strerror}", f"sudo ls -ld {shlex.quote(str(path))}")
+        return
+    name = shlex.quote(str(path))
+    if stat.S_ISLNK(about.st_mode):
+        yield Check(
+            "events_dir",
+            "missing",
+            f"{path} is a symbolic link, which is refused",
+            "name the directory itself in events_dir",
+        )
+    elif not stat.S_ISDIR(about.st_mode):
+        yield Check("events_dir", "missing", f"{path} is not a directory", f"mv {name} {name}.old")
+    elif about.st_uid not in (0, os.geteuid()):
+        yield Check(
+            "events_dir",
+            "missing",
+            f"{path} belongs to user {about.st_uid}, who could forge the log",
+            f"chown root {name}",
+        )
+    elif about.st_mode & 0o022:
+        yield Check("events_dir", "missing", f"{path} can be written by others than its owner", f"chmod go-w {name}")
+    elif about.st_mode & 0o005:
+        yield Check("events_dir", "warn", f"{path} can be entered by everybody", f"chmod o-rx {name}")
+    else:
+        yield Check("events_dir", "ok", f"{path} is only its owner's to write")
+
+
+def _space(host: Host) -> Iterator[Check]:
+    path = host.config.events_dir
+    there = next(place for place in (path, *path.parents) if place.exists())
+    usage = shutil.disk_usage(there)
+    percent = 100 * usage.free / max(usage.total, 1)
+    text = f"{usage.free / _GB:.1f} GB free for {path} ({percent:.0f} %)"
+    if percent < _MIN_FREE_PERCENT:
+        yield Check(
+            "disk", "missing" if percent < 1 else "warn", text, f"du -xh {shlex.quote(str(there))} | sort -h | tail"
+        )
+    else:
+        yield Check("disk", "ok", text)
+
+
+def _monitor(host: Host) -> Iterator[Check]:
+    try:
+        found = status.read(host.config.run_dir)
+    except status.StatusError as error:
+        yield Check("monitor", "warn", str(error), "sudo ebpf-monitor doctor")
+        return
+    if not found.running:
+        yield Check("monitor", "ok", "not running")
+    elif found.exit_status:
+        yield Check("monitor", "warn", f"runs as process {found.pid}, but not well", "ebpf-monitor status")
+    else:
+        yield Check("monitor", "ok", f"runs as process {found.pid}")
+
+
+CHECKS: tuple[tuple[str, Callable[[Host], Iterator[Check]]], ...] = (
+    ("capabilities", _privileges), ("BTF", _btf), ("lockdown", _lockdown), ("bpffs", _bpffs), ("bcc", _bcc),
+    ("kernel features", _features), ("numba", _numba), ("host", _identity), ("events_dir", _directory), ("disk", _space),
+    ("monitor", _monitor),
+)  # fmt: skip
+
+
+def examine(host: Host) -> list[Check]:
+    """All checks. One that cannot be made for lack of access is "warn", with the reason."""
+    found: list[Check] = []
+    for name, check in CHECKS:
+        try:
+            found += check(host)
+        except OSError as error:
+            found.append(
+                Check(
+                    name, "warn", f"cannot be checked: {error.filename}: {error.strerror}", "sudo ebpf-monitor doctor"
+                )
+            )
+    return found
+
+
+def exit_status(checks: list[Check]) -> int:
+    """1 when something is missing; a warning alone is 0: the monitor works, only less well."""
+    return int(any(check.state == "missing" for check in checks))
+
+
+def text(checks: list[Check]) -> str:
+    """One line for each check, ending in a newline."""
+    left = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        fix = f"  -> {check.fix}" if check.fix else ""
+        lines.append(neutral(f"{check.state:<7}  {check.name:<{left}}  {check.text}{fix}") + "\n")
+    return "".join(lines)
+
+
+def document(checks: list[Check]) -> dict[str, Any]:
+    """For `doctor --json`."""
+    every = [{"name": one.name, "state": one.state, "text": one.text, "fix": one.fix} for one in checks]
+    return {"ok": not exit_status(checks), "checks": every}

@@ -1,0 +1,481 @@
+"""The measurements: lossless rates, CPU per event, cost per syscall, memory, start; beside each its target.
+
+Owns how each figure is found, and the table; never fails because the machine is slow, only when a count does not add up
+(`Bench.problems`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monitor.kernel import bpf
+from tests.bench import tracers
+from tests.bench.load import BrokenBenchmark, Load, LoadRun, machine
+from tests.bench.tracers import Monitor, Step
+
+RESULTS = Path("var") / "bench"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often."""
+
+    name: str
+    step_s: float
+    """one step of a rate search"""
+    steps: int
+    rounds: int
+    long_s: float
+    """the run that a found rate must stand without a loss"""
+    cost_s: float
+    cost_runs: int
+    idle_s: float
+    starts: int
+    first_rate: float
+    peer_rate: float
+
+
+FULL = Plan("full", 2.0, 7, 3, 8.0, 0.25, 3, 5.0, 3, 300_000, 80_000)
+SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 20_000)
+
+COST_RATE = 200_000
+"""Acts a second while recorded syscalls are timed: no ring fills, no detail is given up."""
+CLOSE_ENOUGH = 1.08
+NOISE = 0.1
+"""A step in which others made more than this share of the events is marked noisy; a lossy one is then repeated once."""
+
+
+@dataclass
+class Figure:
+    """A row of the table: a median, its range, and what the target says."""
+
+    name: str
+    values: list[float]
+    unit: str
+    target: float | None = None
+    least: bool = False
+    """the target is a least, not a most"""
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """Median of the values; 0 of none."""
+        return statistics.median(self.values) if self.values else 0.0
+
+    @property
+    def met(self) -> bool | None:
+        """Is the target met by the median? None without a target or a value."""
+        if self.target is None or not self.values:
+            return None
+        return self.median >= self.target if self.least else self.median <= self.target
+
+    def record(self) -> dict[str, Any]:
+        """As it stands in the JSON file."""
+        return {
+            "name": self.name,
+            "median": round(self.median, 4),
+            "values": [round(v, 4) for v in self.values],
+            "unit": self.unit,
+            "target": self.target,
+            "target_is": "least" if self.least else "most",
+            "met": self.met,
+            "note": self.note,
+        }
+
+    def row(self) -> str:
+        """As a line of the table (Markdown)."""
+        spread = f"{_short(min(self.values))}..{_short(max(self.values))}" if len(self.values) > 1 else ""
+        bound = "" if self.target is None else f"{'>=' if self.least else '<='} {_short(self.target)}"
+        verdict = {True: "met", False: "NOT met", None: ""}[self.met]
+        shown = _short(self.median) if self.values else "-"
+        return f"| {self.name} | {shown} | {spread} | {self.unit} | {bound} | {verdict} | {self.note} |"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+@dataclass
+class Bench:
+    """All measurements of one session, on one generator, in one directory."""
+
+    plan: Plan
+    directory: Path
+    load: Load
+    figures: list[Figure] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    """every run under a tracer, as it was"""
+    problems: list[str] = field(default_factory=list)
+    """counts that did not add up"""
+    details: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    _user: list[float] = field(default_factory=list)
+    _system: list[float] = field(default_factory=list)
+    _peer_bytes: float = 0.0
+    _warm: bool = False
+
+    def remove(self) -> None:
+        """Removes what the measurements left."""
+        self.load.remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # --- steps ---
+    def note(self, who: str, step: Step, *, alone: bool = True) -> Step:
+        """Keeps a step and holds its counts against the truth; `alone` as in tracers.account."""
+        row = {
+            "tracer": who,
+            "mode": step.load.mode,
+            "rate": round(step.load.rate),
+            "ns": step.load.ns,
+            "acts": step.load.total,
+            "recorded": step.recorded,
+            "missing": step.missing,
+            "lost": step.lost,
+            "folded": step.folded,
+            "user_us": round(step.user_us, 3),
+            "system_us": round(step.system_us, 3),
+            "backlog_s": round(step.backlog_s, 2),
+            "events": step.events,
+            "foreign": step.foreign,
+            "foreign_on_load_cpu": step.foreign_on_load_cpu,
+            "noisy": noisy(step),
+        }
+        if step.tally is not None:
+            row["excess"] = step.lost + step.folded - step.missing
+            try:
+                tracers.account(step, alone=alone)
+            except BrokenBenchmark as error:
+                self.problems.append(f"{who}, {step.load.mode} at {step.load.rate:,.0f}/s: {error}")
+        elif step.missing != step.lost:
+            row["unexplained"] = step.missing - step.lost  # the peer's own affair
+        self.steps.append(row)
+        print(
+            "  "
+            + "  ".join(
+                f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in row.items()
+            ),
+            flush=True,
+        )
+        return step
+
+    def warm(self) -> None:
+        """Has the compiled pass in its cache before anything is timed: the first start on a machine compiles it."""
+        if not self._warm and self.plan is not SMOKE:
+            with tracers.running(self.directory / "warm", "trace", self.problems) as monitor:
+                self.note("warm-up", tracers.measured(monitor, self.load, "mix", 0.1, 10_000))
+            self._warm = True
+
+    # --- (a), (b), (e) ---
+    def throughput(self) -> None:
+        """The highest rate at which each act has its document, ours and the peer's, and CPU per event on the way."""
+        self.warm()
+        base, ours, theirs = [], [], []
+        guess, peer_guess = self.plan.first_rate, self.plan.peer_rate
+        for _ in range(self.plan.rounds):
+            base.append(self.load.run("mix", self.plan.cost_s).rate)
+            with tracers.running(self.directory / "trace", "trace", self.problems) as monitor:
+                ours.append(
+                    self._search("monitor", guess, functools.partial(tracers.measured, monitor, self.load, "mix"))
+                )
+            theirs.append(
+                self._search("bpftrace", peer_guess, functools.partial(tracers.measured_peer, self.load, "mix"))
+            )
+            guess, peer_guess = ours[-1] or guess, theirs[-1] or peer_guess
+        sustained, memory = self._sustained(statistics.median(ours))
+        ratio = [a / b for a, b in zip(ours, theirs, strict=True) if b]
+        size = self.sizes.get("all", 0)
+        self.figures += [
+            Figure("untraced: what the load can do, flat out", base, "acts/s"),
+            Figure(
+                "lossless rate, profile trace",
+                ours,
+                "events/s",
+                250_000,
+                True,
+                f"{self.plan.step_s:g} s a step, documents of {size} bytes (median)",
+            ),
+            Figure(
+                f"lossless rate for {self.plan.long_s:g} s", sustained, "events/s", note="the log's disk takes part"
+            ),
+            Figure(
+                "lossless rate, bpftrace -f json",
+                theirs,
+                "events/s",
+                note=f"{tracers.bpftrace_version()}, lines of {self._peer_bytes:.0f} bytes",
+            ),
+            Figure("ratio to bpftrace", ratio, "", 3, True),
+            Figure("user CPU per event, bulk lane", self._user, "us", 0.6, note="lossless steps at 100,000/s and more"),
+            Figure(
+                "system CPU per event, bulk lane", self._system, "us", note="mostly the page cache's copy of the lines"
+            ),
+            *(
+                Figure(
+                    f"median size of a {kind} document" if kind != "all" else "median size of a document, mix",
+                    [value],
+                    "bytes",
+                )
+                for kind, value in sorted(self.sizes.items())
+            ),
+            Figure("resident memory after that", [memory], "MB", 400),
+        ]
+
+    def _search(self, who: str, rate: float, run: Callable[[float, float], Step]) -> float:
+        """Steps up while nothing is missing, then halves the gap; the highest achieved rate at which nothing was."""
+        good, bad = 0.0, 0.0
+        for _ in range(self.plan.steps):
+            step = self.note(who, run(self.plan.step_s, rate))
+            if not step.lossless and noisy(step):
+                step = self.note(who, run(self.plan.step_s, rate))
+            if step.lossless:
+                good = max(good, step.load.rate)
+                self._learn(step)
+                if step.load.rate < 0.93 * rate:
+                    break  # the load, slowed down by being traced, has no more to offer
+            else:
+                bad = min(bad or rate, rate)
+            if bad and good and bad / good < CLOSE_ENOUGH:
+                break
+            rate = (good * bad) ** 0.5 if good and bad else rate * 1.35 if good else rate / 1.5
+        return good
+
+    def _learn(self, step: Step) -> None:
+        if step.tally is None:
+            self._peer_bytes = step.line_bytes
+            return
+        self.sizes["all"] = step.tally.median_size()
+        self.sizes |= {kind: step.tally.median_size(kind) for kind in step.tally.sizes}
+        if (step.load.rate >= 95_000 or self.plan is SMOKE) and not noisy(step):
+            self._user.append(step.user_us)
+            self._system.append(step.system_us)
+
+    def _sustained(self, rate: float) -> tuple[list[float], float]:
+        """The rate that stands a long run, from the found one downwards; and the resident memory after it."""
+        with tracers.running(self.directory / "long", "trace", self.problems) as monitor:
+            for _ in range(6):
+                step = self.note("monitor, long", tracers.measured(monitor, self.load, "mix", self.plan.long_s, rate))
+                if step.lossless:
+                    break
+                rate *= 0.85
+            self._programs(monitor)
+            found = tracers.memory(monitor.pid)
+        self.details["memory_after_long_run_mb"] = found
+        return [step.load.rate] if step.lossless else [], found["VmRSS"]
+
+    def _programs(self, monitor: Monitor) -> None:
+        """What the kernel's own statistics say of our programs; they add two clock readings to each run."""
+        found = {}
+        stats = bpf.enable_stats()
+        try:
+            programs = {path.name: bpf.obj_get(path) for path in sorted(monitor.pins.glob("*/prog_*"))}
+            before = {name: bpf.prog_info(program) for name, program in programs.items()}
+            self.note(
+                "monitor, programs timed",
+                tracers.measured(monitor, self.load, "mix", self.plan.step_s / 2, COST_RATE / 2),
+            )
+            for name, program in programs.items():
+                now, then = bpf.prog_info(program), before[name]
+                runs = (now.run_cnt or 0) - (then.run_cnt or 0)
+                if runs:
+                    found[name] = {
+                        "runs": runs,
+                        "ns": round(((now.run_time_ns or 0) - (then.run_time_ns or 0)) / runs, 1),
+                    }
+                os.close(program)
+        finally:
+            os.close(stats)
+        self.details["programs"] = found
+
+    # --- overflow ---
+    def overflow(self) -> None:
+        """More than fits, with tiny rings and with the default ones: what is missing is what is admitted, exactly."""
+        self.warm()
+        tiny, own = {"ring_bytes": 1 << 20}, dict[str, int]()
+        for keys, name in (
+            ((tiny, "1 MB of rings"),) if self.plan is SMOKE else ((tiny, "1 MB of rings"), (own, "the default rings"))
+        ):
+            with tracers.running(self.directory / "overflow", "trace", self.problems, **keys) as monitor:
+                step = self.note("monitor, overflow", tracers.measured(monitor, self.load, "mix", self.plan.step_s / 2))
+            share = [100 * step.missing / step.load.total]
+            self.figures.append(
+                Figure(
+                    f"acts without a document, flat out, {name}", share, "%", note="lost or folded, every one counted"
+                )
+            )
+
+    # --- (c) ---
+    def costs(self) -> None:
+        """Nanoseconds added to a syscall, each as the difference to the untraced runs just before and after."""
+        self.warm()
+        plain: dict[str, list[float]] = {}
+        added: dict[tuple[str, str], list[float]] = {}
+        wanted = {"full": ("oc", "r", "w", "get", "mix"), "trace": ("oc", "r", "w", "mix")}
+        for _ in range(max(self.plan.rounds, 1) if self.plan is SMOKE else self.plan.rounds + 2):
+            for profile, modes in wanted.items():
+                before = {mode: self._timed(profile, mode) for mode in modes}
+                with tracers.running(self.directory / "cost", profile, self.problems) as monitor:
+                    refused = sum(monitor.fresh_status()["ledger"]["refused"].values())
+                    traced = {mode: self._timed(profile, mode) for mode in modes}
+                    refused = sum(monitor.fresh_status()["ledger"]["refused"].values()) - refused
+                for mode in modes:
+                    after = self._timed(profile, mode)
+                    added.setdefault((profile, mode), []).append(traced[mode] - (before[mode] + after) / 2)
+                    plain.setdefault(mode, []).extend((before[mode], after))
+                if refused:
+                    self.details.setdefault("refused_during_costs", []).append((profile, refused))
+        rows = (
+            ("open and close, true path (mean of both)", "full", "oc", 500),
+            ("folded read", "full", "r", 250),
+            ("folded write", "full", "w", 250),
+            ("unrelated syscall (getppid)", "full", "get", 120),
+            ("recorded read", "trace", "r", None),
+            ("recorded write", "trace", "w", None),
+            ("mean syscall of mix, folded", "full", "mix", None),
+            ("mean syscall of mix, not folded", "trace", "mix", None),
+        )
+        for name, profile, mode, target in rows:
+            self.figures.append(
+                Figure(
+                    f"added: {name}",
+                    added[profile, mode],
+                    "ns",
+                    target,
+                    note=f"untraced {statistics.median(plain[mode]):.0f} ns",
+                )
+            )
+        self.details["untraced_ns"] = {mode: [round(v, 1) for v in values] for mode, values in plain.items()}
+
+    def _timed(self, profile: str, mode: str) -> float:
+        """ns for a syscall: the best of some short runs. What leaves no record runs flat out, the rest at COST_RATE."""
+        flat = mode == "get" or (profile == "full" and mode in ("r", "w"))
+        runs: list[LoadRun] = [
+            self.load.run(mode, self.plan.cost_s, 0 if flat else COST_RATE) for _ in range(self.plan.cost_runs)
+        ]
+        return min(run.ns for run in runs)
+
+    # --- (d) ---
+    def footprint(self) -> None:
+        """Start, memory and idle CPU."""
+        first, second, adopted = [], [], []
+        cache = self.directory / "numba-cache"
+        environment = {"NUMBA_CACHE_DIR": str(cache)}
+        for _ in range(self.plan.starts):
+            shutil.rmtree(cache, ignore_errors=True)
+            monitor = Monitor(self.directory / "start", "full", environment)
+            try:
+                first.append(monitor.start())
+                self.problems += monitor.stop()
+                monitor.remove()
+                monitor = Monitor(self.directory / "start", "full", environment)
+                second.append(monitor.start())
+                self.note(
+                    "monitor, folded",
+                    tracers.measured(monitor, self.load, "oc", self.plan.step_s / 2, 10_000),
+                    alone=False,
+                )
+                monitor.kill()
+                adopted.append(monitor.start())
+                memory = {"start": tracers.memory(monitor.pid)}
+                self.note(
+                    "monitor, adopted",
+                    tracers.measured(monitor, self.load, "oc", self.plan.step_s / 2, COST_RATE / 2),
+                    alone=False,
+                )
+                memory["after load"] = tracers.memory(monitor.pid)
+                idle = self._idle(monitor)
+                monitor.remove()  # it has a predecessor's log: its ledger is not the whole story
+            finally:
+                monitor.remove()
+        self.details["memory_mb"] = memory
+        self.figures += [
+            Figure(
+                "start to ready, first on this machine", first, "s", note="programs and the compiled pass are compiled"
+            ),
+            Figure(
+                "start to ready, after a regular stop",
+                second,
+                "s",
+                note="programs compiled, compiled pass from its cache",
+            ),
+            Figure("start to ready, after kill -9", adopted, "s", 2, note="capture adopted"),
+            Figure(
+                "resident memory, profile full, after load",
+                [memory["after load"]["VmRSS"]],
+                "MB",
+                400,
+                note=", ".join(f"{name} {value:g}" for name, value in memory["after load"].items() if name != "VmRSS"),
+            ),
+            Figure(
+                "idle CPU", [idle["percent"]], "%", 1, note=f"{idle['events_a_second']:g} events/s of others meanwhile"
+            ),
+        ]
+
+    def _idle(self, monitor: Monitor) -> dict[str, float]:
+        status, before, began = monitor.fresh_status(), tracers.cpu_time(monitor.pid), time.monotonic()
+        time.sleep(self.plan.idle_s)
+        spent, elapsed = tracers.cpu_time(monitor.pid).exact - before.exact, time.monotonic() - began
+        events = monitor.fresh_status()["ledger"]["received"] - status["ledger"]["received"]
+        return {"percent": 100 * spent / elapsed, "events_a_second": round(events / elapsed, 1)}
+
+    # --- storms ---
+    def storms(self) -> None:
+        """Programs and connections as fast as they come, through the control lane."""
+        self.warm()
+        with tracers.running(self.directory / "storm", "trace", self.problems) as monitor:
+            for mode, name in (("exec", "programs run"), ("connect", "connections made")):
+                rates, missing = [], 0
+                for _ in range(self.plan.rounds):
+                    step = self.note("monitor, storm", tracers.measured(monitor, self.load, mode, self.plan.step_s / 2))
+                    rates.append(step.load.rate / {"exec": 3, "connect": 4}[mode])
+                    missing += step.missing
+                self.figures.append(
+                    Figure(
+                        f"{name}, flat out and traced",
+                        rates,
+                        "1/s",
+                        note=f"{missing} of their events without a document, all counted",
+                    )
+                )
+
+    # --- the report ---
+    def table(self) -> str:
+        """All figures, as Markdown."""
+        about = machine()
+        noisy_steps = sum(row["noisy"] for row in self.steps)
+        foreign = statistics.median(row["foreign"] for row in self.steps) if self.steps else 0
+        kind = "virtual" if about["virtual"] else "physical"
+        head = (
+            f"{about['cpu']}, {about['cpus']} CPUs, {kind}, {about['memory_gb']} GB, Linux {about['kernel']}, "
+            f"Python {about['python']}; load average {about['load_average']:.2f}. {len(self.steps)} steps traced, "
+            f"{noisy_steps} of them noisy; events of others in a step: {foreign:,.0f} (median)."
+        )
+        rows = [figure.row() for figure in self.figures]
+        return "\n".join(
+            [head, "", "| figure | median | range | unit | target | | note |", "|---|---|---|---|---|---|---|", *rows]
+        )
+
+    def save(self, path: Path) -> None:
+        """Everything as JSON."""
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        found = {
+            "plan": self.plan.name,
+            "machine": machine(),
+            "figures": [figure.record() for figure in self.figures],
+            "problems": self.problems,
+            "details": self.details,
+            "steps": self.steps,
+        }
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def noisy(step: Step) -> bool:
+    """Did others make a good part of the events?"""
+    return step.foreign > NOISE * max(step.load.total, 1)

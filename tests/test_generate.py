@@ -1,0 +1,166 @@
+"""What is derived from the catalogue agrees with it, and the checked-in files are not stale."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor import config, events, generate
+
+
+def properties(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, leaf in mapping["properties"].items():
+        if "properties" in leaf:
+            yield from properties(leaf, f"{prefix}{name}.")
+        else:
+            yield prefix + name, leaf
+
+
+MAPPED = dict(properties(generate.mapping()))
+
+
+def test_no_checked_in_file_is_stale(repository: Path) -> None:
+    assert generate.stale(repository) == []
+
+
+def test_check_names_each_stale_file_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.write(tmp_path) == list(generate.files())
+    assert generate.stale(tmp_path) == []
+    (tmp_path / "docs/events.md").write_text("old")
+    (tmp_path / "config/config.sample.json").unlink()
+    assert generate.stale(tmp_path) == ["config/config.sample.json", "docs/events.md"]
+    assert generate.write(tmp_path) == ["config/config.sample.json", "docs/events.md"]
+    monkeypatch.setattr(generate, "stale", lambda: ["docs/events.md"])
+    assert generate.main(["--check"]) == 1
+    assert "docs/events.md" in capsys.readouterr().err
+
+
+def test_command_line_knows_check_and_nothing_else(repository: Path) -> None:
+    def run(*arguments: str) -> int:
+        command = [sys.executable, "-m", "monitor.generate", *arguments]
+        return subprocess.run(command, cwd=repository, capture_output=True, timeout=60).returncode
+
+    assert run("--check") == 0
+    assert run("--chekc") == 64
+
+
+def test_header_has_every_layout_event_and_flag() -> None:
+    header = generate.c_header()
+    for layout in events.LAYOUTS:
+        assert f"_Static_assert(sizeof(struct {layout.name}) == {layout.size}," in header
+        for name, offset in layout.offsets().items():
+            assert f"__builtin_offsetof(struct {layout.name}, {name}) == {offset}," in header
+    for kind in events.EVENTS:
+        assert (f"#define {kind.name.upper()} {kind.id}\n" in header) == (kind.lane != "made" or bool(kind.blobs))
+    for name, value in events.KF.items():
+        assert f"#define KF_{name} {value}\n" in header
+
+
+def test_header_compiles_as_c(tmp_path: Path) -> None:
+    types = "typedef unsigned char u8; typedef unsigned short u16; typedef unsigned u32; typedef unsigned long long u64;\n"
+    types += "typedef signed char s8; typedef short s16; typedef int s32; typedef long long s64;\n"
+    source = tmp_path / "layouts.c"
+    source.write_text(types + generate.c_header())
+    try:
+        found = subprocess.run(["cc", "-std=c11", "-fsyntax-only", "-Wall", "-Werror", "-Wpadded", str(source)], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs a C compiler (cc)")
+    assert found.returncode == 0, found.stderr
+
+
+def test_mapping_is_closed_and_versioned() -> None:
+    mapping = generate.mapping()
+    assert mapping["dynamic"] is False
+    assert mapping["_meta"] == {"ebpf_monitor": {"schema": 1}}
+    assert len(MAPPED) > 100
+
+
+def test_mapping_types() -> None:
+    wanted = {
+        "@timestamp": {"type": "date_nanos"}, "source.ip": {"type": "ip"}, "destination.port": {"type": "long"},
+        "file.path": {"type": "keyword", "ignore_above": 4096}, "process.executable": {"type": "keyword", "ignore_above": 4096},
+        "file.Ext.original.path": {"type": "keyword", "ignore_above": 4096}, "process.args": {"type": "keyword", "ignore_above": 8191},
+        "user.id": {"type": "keyword", "ignore_above": 1024}, "ebpf.timestamp_ns": {"type": "long"}, "ebpf.claimed": {"type": "boolean"},
+        "ebpf.raw": {"type": "object", "enabled": False},
+    }  # fmt: skip
+    assert {name: MAPPED[name] for name in wanted} == wanted
+    limits = [leaf["ignore_above"] for leaf in MAPPED.values() if leaf["type"] == "keyword"]
+    assert max(limits) * 4 < 32766, "Lucene refuses a longer term, and with it the document"
+
+
+def test_flat_names_of_the_original_tool_are_aliases() -> None:
+    names = "timestamp_ns datetime pid ppid uid comm syscall filename fd ret error_code dest_ip dest_ipv6 dest_port sa_family count bytes_rw"
+    assert set(events.ALIASES) == set(names.split())
+    for alias, target in events.ALIASES.items():
+        assert MAPPED[alias] == {"type": "alias", "path": target}
+        assert MAPPED[target]["type"] not in ("alias", "object")
+
+
+def test_template_takes_the_default_indices() -> None:
+    template = generate.template()
+    assert template["index_patterns"] == [f"{config.EsConfig().es_index}-*"]
+    assert template["template"]["mappings"] == generate.mapping()
+    assert template["_meta"]["ebpf_monitor"]["schema"] == 1
+    json.dumps(template)
+
+
+def test_two_declarations_that_disagree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "COMMON", (*events.COMMON, events.Shown("ebpf.ret", "keyword", "another type")))
+    with pytest.raises(ValueError, match=r"ebpf\.ret"):
+        generate.all_paths()
+
+
+def test_a_field_that_is_also_an_object_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "COMMON", (*events.COMMON, events.Shown("host", "keyword", "an object already")))
+    with pytest.raises(ValueError, match="host"):
+        generate.mapping()
+
+
+def test_an_alias_without_a_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "ALIASES", {"name": "no.such.field"})
+    with pytest.raises(ValueError, match=r"no\.such\.field"):
+        generate.mapping()
+
+
+def test_fields_are_those_that_an_event_can_have() -> None:
+    delete, exit_, start = (generate.paths(events.EVENT[name]) for name in ("file_delete", "process_exit", "monitor_start"))
+    assert "file.inode" not in delete, "the caller's word has no inode"
+    assert {"file.path", "ebpf.claimed", "error.code"} <= set(delete)
+    assert not {"error.code", "ebpf.syscall", "file.path", "ebpf.fd"} & set(exit_)
+    assert not {"event.outcome", "process.pid", "ebpf.cpu"} & set(start)
+    assert "ebpf.login.uid" not in generate.paths(events.EVENT["file_read"])
+
+
+@pytest.mark.parametrize("name", events.EVENT)
+def test_reference_of_an_event_names_each_of_its_fields_and_an_example(name: str) -> None:
+    text = generate.reference(name)
+    assert text.startswith(f"# {name}\n")
+    for path, es in generate.paths(events.EVENT[name]).items():
+        assert f"| `{path}` | {es} | " in text
+    example = text.partition("```json\n")[2].partition("```")[0]
+    assert json.loads(example)["ebpf"]["event"] == name
+
+
+def test_whole_reference_has_every_event_once() -> None:
+    text = generate.reference()
+    for kind in events.EVENTS:
+        assert text.count(f"\n## {kind.name}\n") == 1
+    for alias, target in events.ALIASES.items():
+        assert f"| `{alias}` | `{target}` |" in text
+
+
+def test_reference_of_an_unknown_event_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        generate.reference("file_teleport")
+
+
+def test_configuration_page_has_every_key() -> None:
+    text = generate.configuration_page()
+    for key in config.KEYS:
+        assert f"| `{key.name}` |" in text
