@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import functools
 import json
 import os
@@ -367,7 +368,9 @@ def _problem(problems: list[str], problem: Problem) -> None:
 
 def _stream(found: Iterable[Found], form: str, *, at_once: bool = False) -> None:
     """Writes matches to standard output as they come. Raises BrokenPipeError when its reader is gone."""
-    output = click.get_binary_stream("stdout")
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    output = sys.stdout.buffer
     compact = _compact()
     for raw, document in found:
         if form == "json":

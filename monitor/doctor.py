@@ -232,8 +232,8 @@ def _monitor(host: Host) -> Iterator[Check]:
 
 CHECKS: tuple[tuple[str, Callable[[Host], Iterator[Check]]], ...] = (
     ("capabilities", _privileges), ("BTF", _btf), ("lockdown", _lockdown), ("bpffs", _bpffs), ("bcc", _bcc),
-    ("kernel features", _features), ("numba", _numba), ("host", _identity), ("events_dir", _directory), ("disk", _space),
-    ("monitor", _monitor),
+    ("kernel features", _features), ("numba", _numba), ("host", _identity), ("events_dir", _directory),
+    ("disk", _space), ("monitor", _monitor),
 )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def put_claim(out: Any, at: int, R8: Any, M: Any, M8: Any, c: int, w: int, count
     if count == 0 or not clean(R8[c], start, count) or R8[c, start + count - 1] == 47:
         return -1
     if whole:
-        if base >= 0:
+        if base >= 0 and R8[c, start] != 47:  # a name that was changed between the program's two looks may be absolute
             size = M[(base >> 3) + 2]
             memcpy(out, at, M8, base + FILE_DATA + M[(base >> 3) + 3], size)
             at += size
@@ -276,7 +276,7 @@ def resolve(R: Any, M: Any, c: int, w: int, kind: int, obj: int, task: int, know
     else:
         session = sessions + slot * 1280
         sw = session >> 3
-        if slot == NOTHING or M[sw] != generation or ((M[sw + 1] | M[sw + 2]) >> 32) & SLOW_ENTRY:
+        if slot == NOTHING or generation == 0 or M[sw] != generation or ((M[sw + 1] | M[sw + 2]) >> 32) & SLOW_ENTRY:
             return unknown
         object_at, object_len = session + SESSION_OBJECT, M[sw + 1] & 0xFFFFFFFF
         if owner:

@@ -34,10 +34,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # between kernel and log, and the log itself
     "stages": (
         # records to lines, in order
-        *("decode", "encode", "describe", "templates", "fastpath", "mirror", "tables", "order", "clock"),
-        *("proctable", "procfs", "enrich", "names", "naming"),  # who did it
-        *("log", "logfiles", "durable", "ledger", "reader"),  # what is kept, and the proof of it
-        *("ship", "sinks"),  # what is delivered
+        *("decode", "encode", "describe", "templates", "fastpath", "fasttext", "mirror", "tables", "order", "sessions", "pipeline", "clock"),
+        *("procfs", "enrich", "names", "naming"),  # who did it
+        *("log", "logfiles", "durable", "ledger", "recovery", "recording", "reader"),  # what is kept, and the proof of it
         "kernel",  # what is captured
     ),
     # one declaration per key

@@ -6,14 +6,15 @@ A test fails when a count does not add up or the benchmark is broken; a slow mac
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from tests.bench import measure
-from tests.bench.load import ROOT, Load
+from tests.bench.load import ROOT, BrokenBenchmark, Load, LoadRun, Tally
 from tests.bench.measure import Bench
-from tests.bench.tracers import MONITOR_CPU
+from tests.bench.tracers import MONITOR_CPU, Step, account
 
 SWITCH = "EBPF_MONITOR_BENCH"
 
@@ -64,3 +65,23 @@ def test_a_syscall_costs_what_it_costs(bench: Bench) -> None:
 
 def test_a_killed_monitor_is_followed_by_one_that_adopts_and_adds_up(bench: Bench) -> None:
     assert problems_of(bench, "footprint") == []
+
+
+def step(acts: int, documents: int, lost: int, folded: int, foreign: int = 0) -> Step:
+    run = LoadRun("oc", 1, acts, 1.0, 1.0, acts, 1.0, Counter(file_open=acts))
+    found = Tally(mine=Counter(file_open=documents))
+    return Step(run, documents, acts - documents, lost, folded, 0, 0, 0, foreign_on_load_cpu=foreign, tally=found)
+
+
+def test_losses_that_explain_every_missing_act_are_accepted() -> None:
+    assert account(step(100, 90, 7, 3), alone=True) == 0
+    assert account(step(100, 90, 12, 0, foreign=2), alone=True) == 2
+
+
+@pytest.mark.parametrize(
+    ("documents", "lost", "words"),
+    [(99, 0, "1 acts vanished in silence"), (90, 11, "1 more are given up"), (101, 0, "101 documents of file_open")],
+)
+def test_a_single_act_that_does_not_add_up_is_noticed(documents: int, lost: int, words: str) -> None:
+    with pytest.raises(BrokenBenchmark, match=words):
+        account(step(100, documents, lost, 0), alone=True)

@@ -366,7 +366,7 @@ def bpftrace_version() -> str:
 
 
 def measured_peer(load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
-    """The same under `bpftrace -f json`: time, pid, thread, uid, comm, path, fd, return value of the load's four syscalls.
+    """The same under `bpftrace -f json`: time, pid, thread, uid, comm, path, fd and return value of four syscalls.
 
     It is started with its default of 64 pages a CPU and a string length that holds our paths, and filters by comm,
     which spares it everything else on the host.

@@ -241,6 +241,11 @@ class Script:
         _OP.pack_into(self.memory, 64 + made[1] * _OP.size, _JUMP, 0, 0, len(self.calls), 0, 0, 0, *[0] * 8, 0, 1, UNSENT, 0, 0)
         return made[0]
 
+    def exec_again(self) -> Call:
+        """The actor becomes a new program, the actor again, and goes on with the next step; earlier results are lost to it."""
+        again = self.strings(["actor", str(self.fd), str(len(self.calls) + 1)])
+        return self.call("execve", self.text(self.actor), again, self.words(0))
+
     def reap(self, made: Call) -> Call:
         """wait4 for a child; its status with `status`."""
         where = self.room(8)
