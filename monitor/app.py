@@ -13,6 +13,7 @@ import platform
 import secrets
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,16 @@ from monitor import decode, describe, events, procfs, recording, recovery, repla
 from monitor.clock import WallClock
 from monitor.config import Config
 from monitor.decode import DecodeError
+from monitor.durable import read_durable
 from monitor.encode import Document, Origin
-from monitor.enrich import HostFacts, UserNames
+from monitor.enrich import HostFacts, HostFactsError, UserNames
 from monitor.fastpath import EXPECTED, POS
-from monitor.kernel import bpf, compile, loader, pins, probes, rings, selftest
-from monitor.kernel.compile import Shape
+from monitor.kernel import BccMissing, bpf, compile, loader, pins, probes, rings, selftest
+from monitor.kernel.compile import CompileError, Shape
+from monitor.kernel.control import ControlError
+from monitor.kernel.probes import ProbeError
 from monitor.kernel.rings import Capture, KernelConfig
+from monitor.kernel.selftest import SelfTestError
 from monitor.ledger import Ledger, State
 from monitor.log import Log, LogError
 from monitor.mirror import Mirror
@@ -94,6 +99,15 @@ class Lock:
         os.close(self._file)
 
 
+def _write(path: Path, data: bytes) -> None:
+    """A small file of ours, 0640, never through a link."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass
 class Monitor:
     """One run of the monitor: `start`, then `loop` until stopped, then `stop`."""
@@ -120,6 +134,7 @@ class Monitor:
                        rotate_bytes=self.config.rotate_bytes, rotate_keep=self.config.rotate_keep)
         mirror = Mirror(self.capture.memory())
         state, self.previous = recovery.recover(self.capture, self.log, mirror)
+        self.durable = read_durable(self.config.events_dir)
         torn = self.log.open()
         self.log.epoch = f"{self.epoch:016x}"
         self._compose(state, int(torn > 0))
@@ -190,6 +205,8 @@ class Monitor:
         members: Document = {"monitor": about}
         if self.previous is not None:
             members["previous"] = {"epoch": f"{self.previous.epoch:016x}", "sequence": self.previous.sequence}
+        elif self.durable is not None:
+            members["previous"] = {"epoch": self.durable.epoch, "sequence": self.durable.sequence}
         self.pipeline.make("monitor_start", members)
         self._inventory(scanned)
         self._commit()
@@ -216,7 +233,7 @@ class Monitor:
         next_beat += beat
         next_totals = started + self.config.fold_interval_s
         if self.options.ready_file:
-            self.options.ready_file.write_text(f"{os.getpid()}\n")
+            _write(self.options.ready_file, f"{os.getpid()}\n".encode())
         while not self.stopping:
             busy = self.turn()
             now = time.monotonic()
@@ -319,11 +336,7 @@ class Monitor:
     def _write_status(self) -> None:
         target = self.config.run_dir / "status.json"
         fresh = target.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        try:
-            os.write(descriptor, orjson.dumps(self.status()))
-        finally:
-            os.close(descriptor)
+        _write(fresh, orjson.dumps(self.status()))
         fresh.replace(target)
 
     # ---- stop ----
@@ -331,9 +344,7 @@ class Monitor:
         """Detaches (unless keep_capture), takes what is left in the rings, writes monitor_stop, closes."""
         if not self.config.keep_capture:
             loader.detach(self.capture.directory)
-        deadline = time.monotonic() + 10
-        while (self.turn() or self.order.pending) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        self._drain()
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
         self._commit()
         self.log.sync_now()
@@ -345,6 +356,18 @@ class Monitor:
         if not self.config.keep_capture:
             loader.remove(self.capture.directory)
         self.lock.release()
+
+
+    def _drain(self) -> None:
+        """Takes what is in the rings. Programs may run for some milliseconds after they were detached."""
+        deadline, quiet, numbered = time.monotonic() + 10, 0, -1
+        while quiet < 3 and time.monotonic() < deadline:
+            more = self.turn() or self.order.pending
+            now = int(self.capture.accounts[:, rings.SEQ].sum())
+            quiet = 0 if more or (now != numbered and not self.config.keep_capture) else quiet + 1
+            numbered = now
+            if not more:
+                time.sleep(0.01)
 
 
 def run(config: Config, options: Options) -> int:
@@ -360,7 +383,15 @@ def run(config: Config, options: Options) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_stop)
     signal.signal(signal.SIGHUP, on_hangup)
-    monitor.start()
-    monitor.loop()
-    monitor.stop()
+    try:
+        monitor.start()
+        monitor.loop()
+        monitor.stop()
+    except (HostFactsError, LogError, ProbeError, BccMissing, CompileError, ControlError, SelfTestError, OSError) as error:
+        raise StartError(str(error)) from error
+    except StartError:
+        raise
+    except Exception as error:  # a defect: one sentence for the user; what is pinned goes on, the next start continues
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise StartError(f"internal error: {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})") from error
     return EXIT_OK

@@ -48,7 +48,8 @@ class Program(click.Group):
         except click.exceptions.Exit as ended:
             return ended.exit_code
         except click.UsageError as error:
-            error.show()
+            with contextlib.suppress(OSError):  # nobody reads messages: the status says it
+                error.show()
             return EXIT_USAGE
         except ConfigError as error:
             return _die(str(error), EXIT_CONFIG)
@@ -70,7 +71,7 @@ def _sentence(error: OSError) -> str:
 
 
 def _die(message: str, status: int = EXIT_FAILURE) -> int:
-    click.echo(f"ebpf-monitor: {message}", err=True)
+    _say(f"ebpf-monitor: {message}")
     return status
 
 
@@ -107,7 +108,8 @@ def _show(text: str) -> None:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    with contextlib.suppress(OSError):  # nobody reads messages: the exit status says it
+        click.echo(message, err=True)
 
 
 # ---- options that several commands have ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from monitor.order import Order
 
 OUT_BYTES = 16 << 20
 _PROGRAMS = 65536
-_KEEP = 131072  # room kept free in the buffer for lines that Python makes
+_KEEP = 1 << 20  # room kept free in the buffer for lines that Python makes
 
 
 @dataclass

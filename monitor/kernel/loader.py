@@ -52,7 +52,8 @@ def _read(cache: Path) -> dict[str, Any] | None:
 
 
 def _keep(cache: Path, found: dict[str, Any]) -> None:
-    cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache.parent.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    cache.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = cache.with_suffix(".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -32,6 +32,7 @@ ACCOUNT_WORDS = 32
 CLASSES = ("process", "file", "socket")
 
 _JOURNAL_AT = 1 << 16
+_STUCK_NS = 1_000_000_000
 _SLOT_WORDS = 3072
 _CONFIG = struct.Struct("<4I4I4Qq8I8IQ")
 
@@ -154,12 +155,10 @@ class Capture:
         cut = now - 20_000  # a store may sit in a CPU's store buffer for much less than this
         for account in self.accounts:
             busy = int(account[BUSY])
-            deadline = time.monotonic() + 0.01
+            deadline = time.monotonic() + _STUCK_NS / 1e9
             while busy == 1 and time.monotonic() < deadline:
                 busy = int(account[BUSY])
-            if busy == 1:
-                return 0
-            if busy:
+            if busy > 1 and now - busy < _STUCK_NS:  # else no program can still be at it: order is kept, nothing waits for ever
                 cut = min(cut, busy)
         return cut
 
