@@ -5,6 +5,7 @@ Owns the order of start and stop and the rhythm of the loop; the work is done by
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -355,6 +356,8 @@ class Monitor:
         self.capture.close()
         if not self.config.keep_capture:
             loader.remove(self.capture.directory)
+            with contextlib.suppress(OSError):  # another capture may be pinned there
+                self.config.pin_dir.rmdir()
         self.lock.release()
 
 

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from monitor import encode, events, names, tables
@@ -136,11 +137,10 @@ class Tasks:
     """From task facts (events.TASK) to the parts process, user, group and container."""
 
     def __init__(self, host: HostFacts, users: UserNames) -> None:
-        self._host, self._users = host, users
-
-    def entity(self, pid: int, start_ns: int) -> str:
-        """`process.entity_id`."""
-        return entity_id(self._host.id, self._host.boot_id, pid, start_ns)
+        self._users = users
+        # 3 us each, and most records name a process that was named a moment ago
+        self.entity = lru_cache(maxsize=16384)(partial(entity_id, host.id, host.boot_id))
+        """`process.entity_id` of (pid, start in ns)."""
 
     def _account(self, number: int, name: Callable[[int], str | None]) -> Document:
         found, named = {"id": str(number)}, name(number)
