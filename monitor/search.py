@@ -222,8 +222,8 @@ class Search:
     def _chosen(self) -> tuple[list[LogFile], LogFile | None]:
         """The files that may hold matches, and the newest file of all."""
         listed = files(self.directory)
-        following = [file.timestamp for file in listed[1:]] + [""]
-        chosen = [file for file, after in zip(listed, following, strict=True) if not self.wanted.skips(file, after)]
+        after = [file.timestamp for file in listed[1:]] + [""] * bool(listed)
+        chosen = [file for file, next_time in zip(listed, after, strict=True) if not self.wanted.skips(file, next_time)]
         return chosen, listed[-1] if listed else None
 
     def _matching(self, scan: Scan) -> Iterator[Found]:

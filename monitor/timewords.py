@@ -22,13 +22,14 @@ _UNITS = {  # systemd.time(7); a month is 30.44 days and a year 365.25
     **dict.fromkeys(("months", "month", "M"), 2_630_016 * SECOND_NS),
     **dict.fromkeys(("years", "year", "y"), 31_557_600 * SECOND_NS),
 }
-_SPAN = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-zµμ]*)")
-_EPOCH = re.compile(r"@(\d{1,11})(?:\.(\d{1,9}))?")
+_SPAN = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-zµμ]*)", re.ASCII)
+_EPOCH = re.compile(r"@(\d{1,11})(?:\.(\d{1,9}))?", re.ASCII)
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _ABSOLUTE = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d))?"
     r"(?:(?:^|[ T])(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
-    r"\s*(?P<zone>Z|z|[+-]\d\d:?\d\d|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+\-]+)*)?"
+    r"\s*(?P<zone>Z|z|[+-]\d\d:?\d\d|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+\-]+)*)?",
+    re.ASCII,
 )
 _LAST_NS = (1 << 63) - 1
 

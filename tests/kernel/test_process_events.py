@@ -309,12 +309,11 @@ def test_no_event_of_2000_short_lived_processes_shows_the_program_before_the_exe
     parent = subprocess.Popen([before, after, "2000"])
     assert parent.wait(60) == 0
     monitor.lifetime(parent.pid, 60)
-    children = [pid for pid, found in list(monitor.journal.by_pid.items())
-                if found and name_of(found[0]) == "process_fork" and found[0]["process"]["parent"]["pid"] == parent.pid]
+    children = monitor.journal.born[parent.pid]
     assert len(children) == 2000
     wrong = []
     for pid in children:
-        documents = monitor.journal.by_pid[pid]
+        documents = monitor.journal.documents(pid)
         names = brief(documents)
         at = names.index("process_exec")
         programs_seen = [(one["process"].get("executable"), one["process"]["thread"]["name"]) for one in documents]
