@@ -296,7 +296,6 @@ class Monitor:
         self._announce(0)
         self.capture.commit.mark_done()
         self.options.say(f"{lines} lines could not be written: {reason}")
-        self.unwritten = getattr(self, "unwritten", 0) + lines
         self.pipeline.make("monitor_loss", {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{self.epoch:016x}"}})
 
     def _announce(self, length: int) -> None:

@@ -25,6 +25,7 @@ _OP = struct.Struct("<q6q8Bqqqqq")
 _DATA_AT = 6 << 20
 _WAIT, _JUMP, _SPAWN, _SET = -1, -2, -3, -6
 _NUMBER, _RESULT = 0, 1
+_NAMES = {95: "EOPNOTSUPP"}  # where two names share a number, the one in the kernel's sources
 UNSENT = -9999
 """What `Call.ret` is before the call was made."""
 
@@ -130,7 +131,7 @@ class Call:
     @property
     def error(self) -> str | None:
         """The error's name, None for success."""
-        return errno.errorcode[-self.ret] if -4096 < self.ret < 0 else None
+        return _NAMES.get(-self.ret) or errno.errorcode[-self.ret] if -4096 < self.ret < 0 else None
 
 
 class Script:

@@ -58,22 +58,22 @@ class Ends:
 
 @pytest.mark.parametrize("family", [INET, INET6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("call", ["accept", "accept4"])
-def test_a_tcp_connection_is_bind_listen_connect_accept_and_two_closes(monitor: MonitorProcess, script: Script, family: int, call: str) -> None:
+def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(monitor: MonitorProcess, script: Script, family: int, call: str) -> None:
     made = []
     for _ in range(PRIME):
         ends = Ends(script, family)
         connected, accepted = ends.connect(), ends.accept(call)
-        closed = [script.call("close", one) for one in (ends.client, accepted)]
+        closed = [script.call("close", one) for one in (ends.client, accepted, ends.listener)]
         made.append((ends, connected, accepted, closed))
     found = monitor.program(script.run())
     assert [brief(one) for one in found] == [row for ends, connected, accepted, closed in made for row in (
         ("socket_bind", "bind", 0, None), ("socket_listen", "listen", 0, None), ("socket_connect", "connect", 0, None),
-        ("socket_accept", call, accepted.ret, None), ("socket_close", "close", 0, None), ("socket_close", "close", 0, None))]
+        ("socket_accept", call, accepted.ret, None), *[("socket_close", "close", 0, None)] * 3)]
     for i, (ends, connected, accepted, _) in enumerate(made):
-        bound, listened, out, into, closed_out, closed_in = found[6 * i:6 * i + 6]
+        bound, listened, out, into, closed_out, closed_in, closed = found[7 * i:7 * i + 7]
         here = {"ip": LOOPBACK[family], "port": ends.port}
         assert ends.port > 0
-        assert bound["source"] == listened["source"] == here
+        assert bound["source"] == listened["source"] == closed["source"] == here
         assert (bound["ebpf"]["fd"], listened["ebpf"]["fd"]) == (ends.listener.ret, ends.listener.ret)
         assert out["destination"] == here
         assert out["source"]["ip"] == LOOPBACK[family]
@@ -95,14 +95,15 @@ def test_a_unix_connection_names_its_address_on_both_ends(monitor: MonitorProces
         names.append(b"\0ebpf-test-%d" % i if abstract else str(place / f"s{i}").encode())
         ends = Ends(script, UNIX, names[-1])
         ends.connect()
-        for one in (ends.accept(), ends.client):
+        for one in (ends.accept(), ends.client, ends.listener):
             script.call("close", one)
     found = monitor.program(script.run())
-    assert [name_of(one) for one in found] == ["socket_bind", "socket_listen", "socket_connect", "socket_accept", "socket_close", "socket_close"] * PRIME
+    assert [name_of(one) for one in found] == ["socket_bind", "socket_listen", "socket_connect", "socket_accept", *["socket_close"] * 3] * PRIME
     for i, name in enumerate(names):
         wanted = "@" + name[1:].decode() if abstract else name.decode()
-        bound, listened, out, into, closed_in, closed_out = found[6 * i:6 * i + 6]
+        bound, listened, out, into, closed_in, closed_out, closed = found[7 * i:7 * i + 7]
         assert bound["ebpf"]["socket"]["path"] == listened["ebpf"]["socket"]["path"] == into["ebpf"]["socket"]["path"] == wanted
+        assert closed["ebpf"]["socket"]["path"] == wanted
         assert out["ebpf"]["socket"]["peer_path"] == wanted == closed_out["ebpf"]["socket"]["peer_path"]
         assert closed_in["ebpf"]["socket"]["path"] == wanted
         assert all(one["ebpf"]["socket"]["family"] == "AF_UNIX" and one["ebpf"]["socket"]["type"] == "SOCK_STREAM" for one in found)
@@ -193,6 +194,7 @@ def test_sends_and_receives_are_recorded_as_the_profile_says_and_totals_are_exac
     ends = Ends(script, family, str(place / "s"))
     ends.connect()
     accepted = ends.accept()
+    script.call("close", ends.listener)
     sent, received = [], []
     for _ in range(PRIME):
         sent.append(pass_bytes(script, send, ends.client))
@@ -203,7 +205,7 @@ def test_sends_and_receives_are_recorded_as_the_profile_says_and_totals_are_exac
     wanted_ret = 1 if send == "sendmmsg" else SIZE
     assert [one.ret for one in (*sent, *received)] == [wanted_ret] * 2 * PRIME
     number = 1 if folds(monitor) else PRIME
-    assert [brief(one) for one in found[4:]] == [
+    assert [brief(one) for one in found[5:]] == [
         *[("socket_send", send, SIZE, None), ("socket_receive", receive, SIZE, None)] * number,
         ("socket_close", "close", 0, None), ("socket_close", "close", 0, None)]
     nothing, everything = {"count": 0, "bytes": 0}, {"count": PRIME, "bytes": PRIME * SIZE}
@@ -211,7 +213,7 @@ def test_sends_and_receives_are_recorded_as_the_profile_says_and_totals_are_exac
     assert (found[-1]["ebpf"]["read"], found[-1]["ebpf"]["write"]) == (everything, nothing)
     if family != UNIX:
         there = {"ip": LOOPBACK[family], "port": ends.port}
-        assert found[4]["destination"] == there == found[5]["source"] == found[-2]["destination"] == found[-1]["source"]
+        assert found[5]["destination"] == there == found[6]["source"] == found[-2]["destination"] == found[-1]["source"]
     assert {one["ebpf"]["fd"] for one in found if name_of(one) == "socket_send"} == {ends.client.ret}
 
 
@@ -308,6 +310,6 @@ def test_an_exit_ends_each_socket_with_its_totals(monitor: MonitorProcess, scrip
         pass_bytes(script, "read", accepted)
     found = monitor.program(script.run())
     closes = {one["ebpf"]["fd"]: one for one in found if name_of(one) == "socket_close"}
-    assert set(closes) == {ends.client.ret, accepted.ret}
+    assert set(closes) == {ends.listener.ret, ends.client.ret, accepted.ret}
     assert all(one["ebpf"]["close"]["reason"] == "exit" for one in closes.values())
     assert closes[ends.client.ret]["ebpf"]["write"] == closes[accepted.ret]["ebpf"]["read"] == {"count": PRIME, "bytes": PRIME * SIZE}
