@@ -35,7 +35,7 @@ from monitor.kernel import BccMissing, bpf, compile, loader, pins, probes, rings
 from monitor.kernel.compile import CompileError, Shape
 from monitor.kernel.control import ControlError
 from monitor.kernel.probes import ProbeError
-from monitor.kernel.rings import Capture, KernelConfig
+from monitor.kernel.rings import KernelConfig
 from monitor.kernel.selftest import SelfTestError
 from monitor.ledger import Ledger, State
 from monitor.log import Log, LogError
@@ -76,7 +76,10 @@ def check_capabilities() -> None:
     if effective >> 21 & 1 or (effective >> 38 & 1 and effective >> 39 & 1):
         return
     missing = [name for bit, name in _NEEDED.items() if bit != 21 and not effective >> bit & 1]
-    raise StartError(f"capability missing: {', '.join(missing)}; run as root, or give the service these capabilities", EXIT_CAPABILITY)
+    raise StartError(
+        f"capability missing: {', '.join(missing)}; run as root, or give the service these capabilities",
+        EXIT_CAPABILITY,
+    )
 
 
 class Lock:
@@ -131,8 +134,13 @@ class Monitor:
             self.options.say(told)
         self.shape = self._shape()
         self._open_capture()
-        self.log = Log(self.config.events_dir, sync_bytes=self.config.commit_bytes, sync_interval_ms=self.config.commit_interval_ms,
-                       rotate_bytes=self.config.rotate_bytes, rotate_keep=self.config.rotate_keep)
+        self.log = Log(
+            self.config.events_dir,
+            sync_bytes=self.config.commit_bytes,
+            sync_interval_ms=self.config.commit_interval_ms,
+            rotate_bytes=self.config.rotate_bytes,
+            rotate_keep=self.config.rotate_keep,
+        )
         mirror = Mirror(self.capture.memory())
         state, self.previous = recovery.recover(self.capture, self.log, mirror)
         self.durable = read_durable(self.config.events_dir)
@@ -155,15 +163,23 @@ class Monitor:
         self.missing = [name for name, there in found.items() if not there]
         self.features = [name for name, there in found.items() if there]
         casts = found["rdonly_cast"] and not os.environ.get("EBPF_MONITOR_NO_CASTS")
-        return compile.shape(bpf.possible_cpus(), self.config.ring_bytes, self.config.control_ring_bytes, perf=perf, casts=casts,
-                             task_regs=found["task_pt_regs"])
+        return compile.shape(
+            bpf.possible_cpus(),
+            self.config.ring_bytes,
+            self.config.control_ring_bytes,
+            perf=perf,
+            casts=casts,
+            task_regs=found["task_pt_regs"],
+        )
 
     def _open_capture(self) -> None:
         try:
             for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
                 self.options.say(f"removing the capture of another layout: {other.name}")
                 loader.remove(other)
-            self.capture, self.adopted = pins.open_capture(self.config.pin_dir, self.shape, self.config.output_dir / "cache")
+            self.capture, self.adopted = pins.open_capture(
+                self.config.pin_dir, self.shape, self.config.output_dir / "cache"
+            )
         except (compile.CompileError, probes.ProbeError, OSError) as error:
             raise StartError(f"cannot load the programs: {error}") from error
 
@@ -182,7 +198,9 @@ class Monitor:
 
     def _record(self, origin: Origin) -> None:
         try:
-            recorder = recording.Recorder(cast(Path, self.options.record), replay.about(origin), self.capture, self.order.cpus)
+            recorder = recording.Recorder(
+                cast(Path, self.options.record), replay.about(origin), self.capture, self.order.cpus
+            )
         except OSError as error:
             raise StartError(f"cannot record to {self.options.record}: {error.strerror}") from error
         self.order.tap = lambda cut, cpus, raws: recorder.look(cut, self.clock.offset_ns, cpus, raws)
@@ -190,17 +208,32 @@ class Monitor:
 
     def _configure(self) -> None:
         sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
-        wanted = KernelConfig(self.config.fold and self.config.profile != "trace", self.config.profile == "standard", self.config.quiet_age_s,
-                              self.config.args_limit_bytes, (selftest.own_identity(self.capture),), self.clock.offset_ns, tuple(sensitive))
+        wanted = KernelConfig(
+            self.config.fold and self.config.profile != "trace",
+            self.config.profile == "standard",
+            self.config.quiet_age_s,
+            self.config.args_limit_bytes,
+            (selftest.own_identity(self.capture),),
+            self.clock.offset_ns,
+            tuple(sensitive),
+        )
         self.capture.configure(wanted, probes.calls(self.config.profile))
 
     def _first_documents(self) -> None:
         scanned = self.capture.scan()
-        digest = hashlib.sha256(json.dumps(configuration.effective(self.config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(
+            json.dumps(configuration.effective(self.config), sort_keys=True, default=str).encode()
+        ).hexdigest()[:16]
         about: Document = {
-            "adopted": self.adopted, "kernel": platform.release(), "layout": self.capture.directory.name, "profile": self.config.profile,
-            "config_digest": digest, "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS), "features": self.features,
-            "missing": self.missing, "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
+            "adopted": self.adopted,
+            "kernel": platform.release(),
+            "layout": self.capture.directory.name,
+            "profile": self.config.profile,
+            "config_digest": digest,
+            "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS),
+            "features": self.features,
+            "missing": self.missing,
+            "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
             "processes": len(scanned),
         }
         members: Document = {"monitor": about}
@@ -243,7 +276,9 @@ class Monitor:
                 self._each_second()
             if now >= next_beat:
                 next_beat = now + beat
-                self.pipeline.make("monitor_heartbeat", {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}})
+                self.pipeline.make(
+                    "monitor_heartbeat", {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}}
+                )
             if now >= next_totals:
                 next_totals = now + self.config.fold_interval_s
                 self.pipeline.report_open()
@@ -296,7 +331,10 @@ class Monitor:
         self._announce(0)
         self.capture.commit.mark_done()
         self.options.say(f"{lines} lines could not be written: {reason}")
-        self.pipeline.make("monitor_loss", {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{self.epoch:016x}"}})
+        self.pipeline.make(
+            "monitor_loss",
+            {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{self.epoch:016x}"}},
+        )
 
     def _announce(self, length: int) -> None:
         counts = self.pipeline.counts
@@ -328,10 +366,21 @@ class Monitor:
     def status(self) -> dict[str, Any]:
         """What `status --json` prints."""
         oldest = int(self.capture.accounts[:, rings.SEQ].sum())
-        return {"pid": os.getpid(), "epoch": f"{self.epoch:016x}", "sequence": self.pipeline.sequence - 1, "durable_sequence": self.log.durable_sequence,
-                "events_numbered": oldest, "ring_fill": round(self.capture.fill(), 4), "bytes_written": self.log.bytes_written,
-                "sync_failures": self.log.sync_failures, "profile": self.config.profile, "events_dir": str(self.config.events_dir),
-                "adopted": self.adopted, "time": time.time(), "ledger": self.ledger.balance()}
+        return {
+            "pid": os.getpid(),
+            "epoch": f"{self.epoch:016x}",
+            "sequence": self.pipeline.sequence - 1,
+            "durable_sequence": self.log.durable_sequence,
+            "events_numbered": oldest,
+            "ring_fill": round(self.capture.fill(), 4),
+            "bytes_written": self.log.bytes_written,
+            "sync_failures": self.log.sync_failures,
+            "profile": self.config.profile,
+            "events_dir": str(self.config.events_dir),
+            "adopted": self.adopted,
+            "time": time.time(),
+            "ledger": self.ledger.balance(),
+        }
 
     def _write_status(self) -> None:
         target = self.config.run_dir / "status.json"
@@ -358,7 +407,6 @@ class Monitor:
             with contextlib.suppress(OSError):  # another capture may be pinned there
                 self.config.pin_dir.rmdir()
         self.lock.release()
-
 
     def _drain(self) -> None:
         """Takes what is in the rings. Programs may run for some milliseconds after they were detached."""
@@ -389,11 +437,22 @@ def run(config: Config, options: Options) -> int:
         monitor.start()
         monitor.loop()
         monitor.stop()
-    except (HostFactsError, LogError, ProbeError, BccMissing, CompileError, ControlError, SelfTestError, OSError) as error:
+    except (
+        HostFactsError,
+        LogError,
+        ProbeError,
+        BccMissing,
+        CompileError,
+        ControlError,
+        SelfTestError,
+        OSError,
+    ) as error:
         raise StartError(str(error)) from error
     except StartError:
         raise
     except Exception as error:  # a defect: one sentence for the user; what is pinned goes on, the next start continues
         last = traceback.extract_tb(error.__traceback__)[-1]
-        raise StartError(f"internal error: {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})") from error
+        raise StartError(
+            f"internal error: {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+        ) from error
     return EXIT_OK

@@ -15,7 +15,11 @@ from monitor.model import EventType, Layout
 _BLOB_HEADER = struct.Struct("<II")
 _BULK = {kind.id: events.bulk_layout(kind) for kind in events.EVENTS if kind.lane == "bulk"}
 _KINDS = {blob.kind: blob.name for blob in events.BLOBS}
-_DEFINITIONS = {events.DEF_TASK: events.TASK_DEFINITION, events.DEF_FILE: events.FILE_DEFINITION, events.DEF_SOCKET: events.SOCKET_DEFINITION}
+_DEFINITIONS = {
+    events.DEF_TASK: events.TASK_DEFINITION,
+    events.DEF_FILE: events.FILE_DEFINITION,
+    events.DEF_SOCKET: events.SOCKET_DEFINITION,
+}
 ADDRESS_AT = 64
 
 
@@ -73,7 +77,7 @@ def control(raw: bytes) -> Record:
         name = _KINDS.get(number)
         if name is None or at + 8 + size > end:
             raise DecodeError(f"{kind.name}: blob {number} of {size} bytes at byte {at} is not possible")
-        blobs[name] = raw[at + 8:at + 8 + size]
+        blobs[name] = raw[at + 8 : at + 8 + size]
         at = (at + 8 + size + 7) & ~7
     return Record(kind, values, blobs)
 
@@ -86,7 +90,7 @@ def definition(raw: bytes) -> tuple[int, dict[str, Any], bytes]:
         raise DecodeError(f"definition: type {number} is not known")
     values = _unpack(layout, raw, layout.name)
     values["key"] = signed(values["key"])
-    return number, values, bytes(raw[layout.size:])
+    return number, values, bytes(raw[layout.size :])
 
 
 def bulk(raw: bytes, cpu: int) -> Record:
@@ -103,7 +107,7 @@ def bulk(raw: bytes, cpu: int) -> Record:
 
 def socket_blob(raw: bytes) -> tuple[dict[str, Any], bytes]:
     """The socket definition inside a control record, and the names behind it. Raises DecodeError."""
-    return _unpack(events.SOCKET_DEFINITION, raw, "socket"), raw[events.SOCKET_DEFINITION.size:]
+    return _unpack(events.SOCKET_DEFINITION, raw, "socket"), raw[events.SOCKET_DEFINITION.size :]
 
 
 def task_facts(values: dict[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,14 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
     else:
         _socket(record, found, extra)
     facts = record.values
-    sections = tasks.parts(facts, executable(record.blobs.get("executable")), record.blobs.get("cgroup", b""), found.raw, full=True,
-                           process=process)
+    sections = tasks.parts(
+        facts,
+        executable(record.blobs.get("executable")),
+        record.blobs.get("cgroup", b""),
+        found.raw,
+        full=True,
+        process=process,
+    )
     return found, sections, extra | naming.login(facts)
 
 
@@ -56,7 +62,9 @@ def _process(record: Record, found: Names, extra: Document) -> Document:
         if "args" in record.blobs:
             put_arguments(process, found, naming.arguments(record.blobs["args"]))
         if "directory" in record.blobs:
-            process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
+            process["working_directory"] = names.put(
+                found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0)
+            )
         extra["scanned"] = True
         return process
     if record.kind.name == "process_exit":
@@ -71,7 +79,9 @@ def _process(record: Record, found: Names, extra: Document) -> Document:
 def _exec(record: Record, found: Names, extra: Document) -> Document:
     values, process = record.values, Document()
     if values["ret"] < 0:
-        found.sections, found.ebpf, found.raw = _parts(naming.named_file(claimed_name(record, "name", "base"), "caller", claimed=True))
+        found.sections, found.ebpf, found.raw = _parts(
+            naming.named_file(claimed_name(record, "name", "base"), "caller", claimed=True)
+        )
     elif record.blobs.get("executable") is not None:
         flags = values["flags"] | _program_flags(record.blobs["executable"])
         named = naming.named_file(naming.path(record.blobs["executable"], flags), "file", flags=flags)
@@ -82,7 +92,9 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
     if values["kf"] & events.TRUNCATED:
         extra |= {"truncated": True, "original_bytes": values["original"]}
     if "directory" in record.blobs:
-        process["working_directory"] = names.put(found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0))
+        process["working_directory"] = names.put(
+            found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0)
+        )
     return process
 
 
@@ -111,7 +123,12 @@ def _socket(record: Record, found: Names, extra: Document) -> None:
         found.sections, found.ebpf, found.raw = _parts(naming.endpoint(*socket_blob(record.blobs["socket"])))
     name, values = record.kind.name, record.values
     if "address" in record.blobs:
-        naming.claim_address(found, record.blobs["address"], "source" if name == "socket_bind" else "destination")
+        section = "source" if name == "socket_bind" else "destination"
+        if values["ret"] < 0 and values["ret"] != -_EINPROGRESS:
+            naming.drop_end(
+                found, section
+            )  # what is left in the socket is not what was attempted (a refused peer: port 0)
+        naming.claim_address(found, record.blobs["address"], section)
     if name == "socket_connect" and values["ret"] == -_EINPROGRESS:
         extra["in_progress"] = True
     if name in ("socket_connect", "socket_accept") and "network" in found.sections:
@@ -126,9 +143,9 @@ def bulk_claim(record: Record, base: Names | None) -> Names:
         section = "destination" if record.kind.name == "socket_send" else "source"
         if section == "source":  # the sender of a datagram is the far end, as everywhere in these documents
             section = "destination"
-        naming.claim_address(found, record.blobs["tail"][:values["oflags" if "oflags" in values else "pad"]], section)
+        naming.claim_address(found, record.blobs["tail"][: values["oflags" if "oflags" in values else "pad"]], section)
         return found
-    name = record.blobs["tail"][:values["session"]]
+    name = record.blobs["tail"][: values["session"]]
     start = b""
     if base is not None and values["kf"] & events.RELATIVE and "file" in base.sections:
         start = names.original(base.sections["file"]["path"], base.raw.get("file_path"))
@@ -147,5 +164,5 @@ def stat_identity(path: str) -> tuple[int, int] | None:
 def definition_names(kind: int, values: dict[str, Any], tail: bytes) -> Names:
     """The names of a file or socket definition."""
     if kind == events.DEF_FILE:
-        return naming.file(values, tail[:values["bytes"]])
+        return naming.file(values, tail[: values["bytes"]])
     return naming.endpoint(values, tail)

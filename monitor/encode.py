@@ -104,8 +104,12 @@ def event_section(kind: EventType, *, failed: bool, created: bool, identity: Any
     if created and not failed:
         types, action = ("creation",), "creation"
     section: Document = {
-        "kind": "metric" if kind.name == "monitor_heartbeat" else "event", "module": "ebpf_monitor",
-        "dataset": kind.dataset, "category": [kind.category], "type": list(types), "action": action,
+        "kind": "metric" if kind.name == "monitor_heartbeat" else "event",
+        "module": "ebpf_monitor",
+        "dataset": kind.dataset,
+        "category": [kind.category],
+        "type": list(types),
+        "action": action,
     }
     if not made:
         section["outcome"] = "failure" if failed else "success"
@@ -113,8 +117,17 @@ def event_section(kind: EventType, *, failed: bool, created: bool, identity: Any
 
 
 def document(
-    origin: Origin, kind: EventType, values: Mapping[str, Any], time: Any, sequence: Any, *,
-    names: Names, task: Document, identity: Any = None, extra: Document | None = None, show: Render = render,
+    origin: Origin,
+    kind: EventType,
+    values: Mapping[str, Any],
+    time: Any,
+    sequence: Any,
+    *,
+    names: Names,
+    task: Document,
+    identity: Any = None,
+    extra: Document | None = None,
+    show: Render = render,
 ) -> Document:
     """One kernel event's document.
 
@@ -124,8 +137,13 @@ def document(
     kf = values["kf"]
     failed = _is_failure(kind, values["ret"])
     found: Document = {"@timestamp": time if isinstance(time, str) else rfc3339(time)} | origin.sections()
-    found["event"] = event_section(kind, failed=failed, created=bool(kf & events.CREATED), sequence=sequence,
-                                   identity=origin.event_id(sequence) if identity is None else identity)
+    found["event"] = event_section(
+        kind,
+        failed=failed,
+        created=bool(kf & events.CREATED),
+        sequence=sequence,
+        identity=origin.event_id(sequence) if identity is None else identity,
+    )
     if failed:
         found["error"] = {"code": show(_ERROR, values["ret"])}
     ebpf: Document = {"event": kind.name, "schema": SCHEMA, "timestamp_ns": show(_INT, values["ts"])}
@@ -169,7 +187,9 @@ def _is_failure(kind: EventType, ret: Any) -> bool:
 def made(origin: Origin, kind: EventType, time_ns: int, boot_ns: int, sequence: int, members: Document) -> Document:
     """A document of the monitor itself; `members` are its members of `ebpf`."""
     found: Document = {"@timestamp": rfc3339(time_ns)} | origin.sections()
-    found["event"] = event_section(kind, failed=False, created=False, identity=origin.event_id(sequence), sequence=sequence)
+    found["event"] = event_section(
+        kind, failed=False, created=False, identity=origin.event_id(sequence), sequence=sequence
+    )
     found["ebpf"] = {"event": kind.name, "schema": SCHEMA, "timestamp_ns": boot_ns} | members
     return found
 

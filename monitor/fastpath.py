@@ -21,7 +21,9 @@ Array = Any
 # reasons to return
 DONE, LIMIT, DEFINITION, SLOW, FULL = range(5)
 # members of the state array
-OUT, SEQUENCE, LINES, CPU, LIMIT_TS, LIMIT_CPU, LIMIT_SEQ, CUT, SECOND, OFFSET, GAPS, RECEIVED, REPEATED, JOURNAL = range(14)
+OUT, SEQUENCE, LINES, CPU, LIMIT_TS, LIMIT_CPU, LIMIT_SEQ, CUT, SECOND, OFFSET, GAPS, RECEIVED, REPEATED, JOURNAL = (
+    range(14)
+)
 STATE = 16
 # columns of the per-CPU array
 POS, HEAD, EXPECTED = range(3)
@@ -36,7 +38,7 @@ VARIANTS = 64
 FILE_DATA, TASK_DATA, SESSION_OBJECT, SESSION_TASK = 32, 32, 64, 544
 FILE_ROOM, TASK_ROOM = 480, 736
 SLOW_ENTRY = 1
-LINE_ROOM = 8192
+LINE_ROOM = 16384
 MAX_GAPS = 256
 NOTHING = 0xFFFFFFFF
 
@@ -44,10 +46,18 @@ _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
 _KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED = (
-    events.CLAIMED, events.BEGIN, events.RELATIVE, events.ADDRESS, events.UNNAMED, events.COMPAT, events.CREATED)
+    events.CLAIMED,
+    events.BEGIN,
+    events.RELATIVE,
+    events.ADDRESS,
+    events.UNNAMED,
+    events.COMPAT,
+    events.CREATED,
+)
+
 
 @njit(nogil=True, cache=True)
-def save(S: Any, M8: Any, J: Any, J8: Any, offset: int, size: int) -> None:
+def save(M8: Any, J: Any, J8: Any, offset: int, size: int) -> None:
     """Keeps the bytes of the mirror that are about to change, so that a batch that was never written can be undone."""
     end = J[0]
     J[1 + (end >> 3)] = offset | size << 32
@@ -56,9 +66,9 @@ def save(S: Any, M8: Any, J: Any, J8: Any, offset: int, size: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def begin_session(S: Any, M: Any, M8: Any, J: Any, J8: Any, entry: int, generation: int, obj: int, task: int, key: int) -> None:
+def begin_session(M: Any, M8: Any, J: Any, J8: Any, entry: int, generation: int, obj: int, task: int, key: int) -> None:
     """The session's slot stands for this object and this task from now on; the same generation keeps what was reported."""
-    save(S, M8, J, J8, entry, 1280)
+    save(M8, J, J8, entry, 1280)
     w = entry >> 3
     olen, tlen = M[(obj >> 3) + 1], M[(task >> 3) + 1]
     if M[w] != generation:
@@ -126,8 +136,22 @@ def table_row(R: Any, c: int, w: int, base: int, by: int, word: int) -> int:
 
 @njit(nogil=True, cache=True)
 def write_line(
-    S: Any, R: Any, R8: Any, M: Any, M8: Any, c: int, w: int, template: int, parts: Any,
-    ops: Any, index: Any, lit: Any, tab: Any, flags: Any, second: Any, out: Any,
+    S: Any,
+    R: Any,
+    R8: Any,
+    M: Any,
+    M8: Any,
+    c: int,
+    w: int,
+    template: int,
+    parts: Any,
+    ops: Any,
+    index: Any,
+    lit: Any,
+    tab: Any,
+    flags: Any,
+    second: Any,
+    out: Any,
 ) -> int:
     """Runs the template for the record at word `w` of CPU `c`; the end of the line, -1: this record is not for it.
 
@@ -158,12 +182,8 @@ def write_line(
             row = table_row(R, c, w, a, b, ops[o, 3])
             memcpy(out, at, lit, tab[row, 0], tab[row, 1])
             at += tab[row, 1]
-        elif code == FD:
-            at = put_number(out, at, R[c, w + 5] >> 32)
-        elif code == CPU_NUMBER:
-            at = put_number(out, at, c)
-        elif code == ERRNO:
-            at = put_number(out, at, -R[c, w + 4])
+        elif code in (FD, CPU_NUMBER, ERRNO):
+            at = put_number(out, at, R[c, w + 5] >> 32 if code == FD else c if code == CPU_NUMBER else -R[c, w + 4])
         elif code == TOTAL:
             at = put_number(out, at, R[c, w + a] - (M[(session >> 3) + 4 + b] if session >= 0 else 0))
         elif code == FLAGS:
@@ -185,7 +205,7 @@ _FILE_DIR = np.frombuffer(b'","type":"dir"}', np.uint8)
 
 
 @njit(nogil=True, cache=True)
-def define_file(S: Any, R: Any, R8: Any, M: Any, M8: Any, J: Any, J8: Any, c: int, w: int, entry: int) -> bool:
+def define_file(R: Any, R8: Any, M: Any, M8: Any, J: Any, J8: Any, c: int, w: int, entry: int) -> bool:
     """Fills the entry of a file definition as `mirror.Mirror.put_file` does, if its names are clean and short; else False.
 
     It saves 15 us for each new file (measured with `find`): the definitions are most of what such a workload costs.
@@ -203,7 +223,7 @@ def define_file(S: Any, R: Any, R8: Any, M: Any, M8: Any, J: Any, J8: Any, c: in
                 leaf = i - start
         elif b < 32 or b > 126 or b == 34 or b == 92:
             return False
-    save(S, M8, J, J8, entry, 512)
+    save(M8, J, J8, entry, 512)
     word, begin = entry >> 3, entry + FILE_DATA
     M[word] = 0
     at = put_text(M8, begin, _FILE_HEAD)
@@ -252,13 +272,19 @@ def behind_limit(S: Any, c: int, ts: int, seq: int, defines: bool) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def resolve(R: Any, M: Any, c: int, w: int, kind: int, obj: int, task: int, known_task: bool, known_object: bool, sessions: int) -> Any:
+def resolve(
+    R: Any, M: Any, c: int, w: int, kind: int, obj: int, task: int, known_task: bool, known_object: bool, sessions: int
+) -> Any:
     """What a record refers to: (template variant, parts for `write_line`); variant -1: something is not known or not clean."""
     unknown = (-1, (0, 0, 0, 0, -1, -1))
     word5, word6 = R[c, w + 5], R[c, w + 6]
     kf, slot, generation = word5 >> 16 & 0xFFFF, word6 & 0xFFFFFFFF, word6 >> 32 & 0xFFFFFFFF
-    owner = (kind == _FILE_CLOSE or kind == _SOCKET_CLOSE) and R[c, w + 11] >= 2  # exec, exit, evict: who began the session
-    variant = (FAILED if R[c, w + 4] < 0 else 0) | (CREATED if kf & _KF_CREATED else 0) | (NO_CALL if word5 & 0xFFFF == 0xFFFF else 0)
+    owner = kind in (_FILE_CLOSE, _SOCKET_CLOSE) and R[c, w + 11] >= 2  # exec, exit, evict: who began the session
+    variant = (
+        (FAILED if R[c, w + 4] < 0 else 0)
+        | (CREATED if kf & _KF_CREATED else 0)
+        | (NO_CALL if word5 & 0xFFFF == 0xFFFF else 0)
+    )
     session, base, object_at, object_len = -1, -1, 0, 0
     task_at, task_len = task + TASK_DATA, M[(task >> 3) + 1] & 0xFFFFFFFF
     if kf & _KF_UNNAMED:
@@ -301,8 +327,25 @@ def count_event(S: Any, C: Any, G: Any, c: int, seq: int, ts: int) -> None:
 
 @njit(nogil=True, cache=True)
 def step(
-    S: Any, C: Any, G: Any, R: Any, R8: Any, M: Any, M8: Any, J: Any, J8: Any, where: Any, c: int, w: int,
-    ops: Any, index: Any, lit: Any, tab: Any, flags: Any, second: Any, out: Any,
+    S: Any,
+    C: Any,
+    G: Any,
+    R: Any,
+    R8: Any,
+    M: Any,
+    M8: Any,
+    J: Any,
+    J8: Any,
+    where: Any,
+    c: int,
+    w: int,
+    ops: Any,
+    index: Any,
+    lit: Any,
+    tab: Any,
+    flags: Any,
+    second: Any,
+    out: Any,
 ) -> int:
     """Handles one record: DONE when that was all, else the reason why Python must."""
     nfile, ntask, tasks, sessions = where[0], where[1], where[2], where[3]
@@ -310,7 +353,7 @@ def step(
     kind, tid, kf = word0 & 0xFFFF, word0 >> 32 & 0xFFFFFFFF, R[c, w + 5] >> 16 & 0xFFFF
     obj = (c * nfile + (key & (nfile - 1))) * 512
     if kind < 16 and kind != _DEF_SESSION:
-        return DONE if kind == _DEF_FILE and define_file(S, R, R8, M, M8, J, J8, c, w, obj) else DEFINITION
+        return DONE if kind == _DEF_FILE and define_file(R, R8, M, M8, J, J8, c, w, obj) else DEFINITION
     task = tasks + (c * ntask + (tid & (ntask - 1))) * 768
     known_task = M[task >> 3] == (tid | 1 << 32) and not (M[(task >> 3) + 1] >> 32) & SLOW_ENTRY
     known_object = M[obj >> 3] == key and not (M[(obj >> 3) + 1] >> 32) & SLOW_ENTRY
@@ -318,7 +361,7 @@ def step(
     if kind == _DEF_SESSION:
         if not known_task or not known_object:
             return SLOW
-        begin_session(S, M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
+        begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
         return DONE
     if seq < C[c, EXPECTED]:  # already in the log: a killed reader had not freed it
         S[REPEATED] += 1
@@ -332,7 +375,7 @@ def step(
     if end < 0:
         return SLOW
     if kf & _KF_BEGIN:
-        begin_session(S, M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
+        begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
     count_event(S, C, G, c, seq, R[c, w + 1])
     S[OUT] = end
     return DONE
@@ -340,8 +383,23 @@ def step(
 
 @njit(nogil=True, cache=True)
 def run(
-    S: Any, C: Any, G: Any, R: Any, R8: Any, M: Any, M8: Any, J: Any, J8: Any, where: Any,
-    ops: Any, index: Any, lit: Any, tab: Any, flags: Any, second: Any, out: Any,
+    S: Any,
+    C: Any,
+    G: Any,
+    R: Any,
+    R8: Any,
+    M: Any,
+    M8: Any,
+    J: Any,
+    J8: Any,
+    where: Any,
+    ops: Any,
+    index: Any,
+    lit: Any,
+    tab: Any,
+    flags: Any,
+    second: Any,
+    out: Any,
 ) -> int:
     """Writes lines until a reason to stop; returns it. Records are taken in order of (time, CPU, sequence) below S[CUT].
 

@@ -15,8 +15,14 @@ from monitor.order import Gap
 from monitor.pipeline import Counts
 
 _CPU_WORDS, _CPUS_AT = 16, 64
-_COUNTERS = (*range(rings.REFUSED_RING, rings.REFUSED_RING + 3), *range(rings.REFUSED_CONTROL, rings.REFUSED_CONTROL + 3),
-             rings.SELF, rings.PROFILE, rings.QUIET, rings.FOLDED)
+_COUNTERS = (
+    *range(rings.REFUSED_RING, rings.REFUSED_RING + 3),
+    *range(rings.REFUSED_CONTROL, rings.REFUSED_CONTROL + 3),
+    rings.SELF,
+    rings.PROFILE,
+    rings.QUIET,
+    rings.FOLDED,
+)
 _REASONS = ("ring_full", "control_full")
 
 
@@ -45,7 +51,17 @@ class State:
     def words(self) -> list[int]:
         """As 64-bit words for the commit page."""
         epoch = self.epoch - (1 << 64) if self.epoch >> 63 else self.epoch
-        head = [SCHEMA, self.device, self.inode, self.offset, self.length, epoch, self.sequence, len(self.cpus), *asdict(self.counts).values()]
+        head = [
+            SCHEMA,
+            self.device,
+            self.inode,
+            self.offset,
+            self.length,
+            epoch,
+            self.sequence,
+            len(self.cpus),
+            *asdict(self.counts).values(),
+        ]
         found = head + [0] * (_CPUS_AT - len(head))
         for cpu in self.cpus:
             row = [cpu.position, cpu.expected, *cpu.counters]
@@ -56,10 +72,18 @@ class State:
     def from_words(cls, words: list[int]) -> State:
         """The inverse of `words`."""
         _, device, inode, offset, length, epoch, sequence, cpus, *rest = words[:_CPUS_AT]
-        counts = Counts(*rest[:len(asdict(Counts()))])
-        rows = [words[_CPUS_AT + _CPU_WORDS * i:][:_CPU_WORDS] for i in range(cpus)]
-        return cls(device, inode, offset, length, epoch & (1 << 64) - 1, sequence, counts,
-                   [CpuState(row[0], row[1], row[2:2 + len(_COUNTERS)]) for row in rows])
+        counts = Counts(*rest[: len(asdict(Counts()))])
+        rows = [words[_CPUS_AT + _CPU_WORDS * i :][:_CPU_WORDS] for i in range(cpus)]
+        return cls(
+            device,
+            inode,
+            offset,
+            length,
+            epoch & (1 << 64) - 1,
+            sequence,
+            counts,
+            [CpuState(row[0], row[1], row[2 : 2 + len(_COUNTERS)]) for row in rows],
+        )
 
 
 class Ledger:
@@ -82,7 +106,10 @@ class Ledger:
 
     def balance(self) -> dict[str, Any]:
         """The ledger, by DESIGN's names. `balanced` says whether the equations hold."""
-        refused = {name: sum(self._since(_COUNTERS[3 * lane + i], 3 * lane + i) for i in range(3)) for lane, name in enumerate(_REASONS)}
+        refused = {
+            name: sum(self._since(_COUNTERS[3 * lane + i], 3 * lane + i) for i in range(3))
+            for lane, name in enumerate(_REASONS)
+        }
         suppressed = {name: self._since(_COUNTERS[6 + i], 6 + i) for i, name in enumerate(("self", "profile", "quiet"))}
         numbered = sum(int(self._accounts[cpu, rings.SEQ]) - base.expected for cpu, base in enumerate(self._base))
         submitted = numbered - sum(refused.values())
@@ -90,9 +117,20 @@ class Ledger:
         in_flight = submitted - counts.received
         right = counts.logged + counts.quarantined + counts.unwritten
         return {
-            "kernel_seen": numbered + sum(suppressed.values()), "submitted": submitted, "refused": refused, "suppressed": suppressed,
-            "received": counts.received, "in_flight": in_flight, "died": 0, "made": counts.made, "logged": counts.logged, "filtered": 0,
-            "quarantined": counts.quarantined, "unwritten": counts.unwritten, "torn": counts.torn, "folded": self._since(rings.FOLDED, 9),
+            "kernel_seen": numbered + sum(suppressed.values()),
+            "submitted": submitted,
+            "refused": refused,
+            "suppressed": suppressed,
+            "received": counts.received,
+            "in_flight": in_flight,
+            "died": 0,
+            "made": counts.made,
+            "logged": counts.logged,
+            "filtered": 0,
+            "quarantined": counts.quarantined,
+            "unwritten": counts.unwritten,
+            "torn": counts.torn,
+            "folded": self._since(rings.FOLDED, 9),
             "balanced": in_flight >= 0 and counts.received + counts.made == right,
         }
 
@@ -112,9 +150,21 @@ class Ledger:
                 if count > 0:
                     self._told[cpu][index] += count
                     left -= count
-                    found.append({"loss": {"class": CLASSES[index % 3], **place, "count": count, "reason": _REASONS[index // 3], "epoch": epoch}})
+                    found.append(
+                        {
+                            "loss": {
+                                "class": CLASSES[index % 3],
+                                **place,
+                                "count": count,
+                                "reason": _REASONS[index // 3],
+                                "epoch": epoch,
+                            }
+                        }
+                    )
             if left:
-                found.append({"loss": {"class": "unknown", **place, "count": left, "reason": "undecodable", "epoch": epoch}})
+                found.append(
+                    {"loss": {"class": "unknown", **place, "count": left, "reason": "undecodable", "epoch": epoch}}
+                )
         return found
 
     def degraded(self) -> list[dict[str, Any]]:
@@ -125,6 +175,17 @@ class Ledger:
             if level != self._levels[cpu]:
                 self._levels[cpu] = level
                 seq = int(self._accounts[cpu, rings.SEQ])
-                found.append({"loss": {"class": "file", "cpu": cpu, "first": seq, "last": seq, "count": 0,
-                                       "reason": "degraded" if level else "restored", "level": level}})
+                found.append(
+                    {
+                        "loss": {
+                            "class": "file",
+                            "cpu": cpu,
+                            "first": seq,
+                            "last": seq,
+                            "count": 0,
+                            "reason": "degraded" if level else "restored",
+                            "level": level,
+                        }
+                    }
+                )
         return found

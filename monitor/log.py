@@ -430,9 +430,7 @@ class Log:
                 free = self._rotate_keep
                 removed = f"; {names[free]} was removed"
             for index in range(free, 0, -1):
-                os.rename(
-                    names[index - 1], names[index], src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd
-                )
+                os.rename(names[index - 1], names[index], src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
         except OSError as error:
             number = error.errno or errno.EIO
             raise LogError(number, self._path, f"cannot rotate: {os.strerror(number)}") from None

@@ -51,7 +51,6 @@ class Mirror:
         self._m8: npt.NDArray[np.uint8] = memory["M8"]
         self._j, self._j8 = memory["J"], memory["J8"]
         self._nfile, self._ntask, self._tasks, self._sessions = (int(x) for x in memory["where"][:4])
-        self._state = np.zeros(fastpath.STATE, np.int64)
         self._wide: dict[int, bytes] = {}
 
     # ---- where ----
@@ -68,7 +67,7 @@ class Mirror:
         return self._sessions + slot * SESSION_ENTRY
 
     def _save(self, at: int, size: int) -> None:
-        fastpath.save(self._state, self._m8, self._j, self._j8, at, size)
+        fastpath.save(self._m8, self._j, self._j8, at, size)
 
     def _data(self, at: int, data_at: int, described: int, wide: int) -> bytes:
         """A fragment: whole from this process if the entry says that it was too long, else what stands in the entry.
@@ -77,7 +76,7 @@ class Mirror:
         """
         if described >> 32 & fastpath.SLOW_ENTRY and wide in self._wide:
             return self._wide[wide]
-        return self._m8[at + data_at:at + data_at + (described & 0xFFFFFFFF)].tobytes()
+        return self._m8[at + data_at : at + data_at + (described & 0xFFFFFFFF)].tobytes()
 
     def _fill(self, at: int, data_at: int, room: int, fragment: bytes, short: bytes) -> int:
         """Writes a fragment, or the short form of a long one; the word that describes it."""
@@ -87,7 +86,7 @@ class Mirror:
             if len(self._wide) < _WIDE_LIMIT:
                 self._wide[at] = fragment
             fragment, slow = short, fastpath.SLOW_ENTRY
-        self._m8[at + data_at:at + data_at + len(fragment)] = np.frombuffer(fragment, np.uint8)
+        self._m8[at + data_at : at + data_at + len(fragment)] = np.frombuffer(fragment, np.uint8)
         return len(fragment) | slow << 32
 
     # ---- put ----
@@ -100,7 +99,7 @@ class Mirror:
         fragment = object_fragment(found)
         path = found.sections.get("file", {}).get("path", "").encode("utf-8", "replace")
         start = fragment.find(b'"path":"') + 8 if path else 0
-        plain = bool(path) and fragment[start:start + len(path) + 1] == path + b'"' and not found.raw
+        plain = bool(path) and fragment[start : start + len(path) + 1] == path + b'"' and not found.raw
         short = fragment if len(fragment) <= fastpath.FILE_ROOM else object_fragment(_shortened(found))
         described = self._fill(at, fastpath.FILE_DATA, fastpath.FILE_ROOM, fragment, short)
         self._m[word + 1] = described
@@ -128,7 +127,7 @@ class Mirror:
             self._save(at, SESSION_ENTRY)
             self._m[at >> 3] = 0
             return
-        fastpath.begin_session(self._state, self._m, self._m8, self._j, self._j8, at, generation, obj, task, key)
+        fastpath.begin_session(self._m, self._m8, self._j, self._j8, at, generation, obj, task, key)
         for source, kept in ((obj, at), (task, at + 1)):
             self._wide.pop(kept, None)
             if source in self._wide:
@@ -160,20 +159,20 @@ class Mirror:
         word = at >> 3
         found = parse_object(self._data(at, fastpath.SESSION_OBJECT, int(self._m[word + 1]), at))
         task, raw = _parse_task(self._data(at, fastpath.SESSION_TASK, int(self._m[word + 2]), at + 1))
-        return found, task, raw, [int(x) for x in self._m[word + 4:word + 8]]
+        return found, task, raw, [int(x) for x in self._m[word + 4 : word + 8]]
 
     @property
     def sessions(self) -> npt.NDArray[np.int64]:
         """All session entries as words: generation, lengths, key, then the totals that were reported."""
         count = (len(self._m) - (self._sessions >> 3)) // (SESSION_ENTRY >> 3)
         start = self._sessions >> 3
-        return self._m[start:start + count * (SESSION_ENTRY >> 3)].reshape(count, SESSION_ENTRY >> 3)
+        return self._m[start : start + count * (SESSION_ENTRY >> 3)].reshape(count, SESSION_ENTRY >> 3)
 
     def report(self, slot: int, totals: list[int]) -> None:
         """These cumulative totals of the session are in the log."""
         at = self.session_at(slot)
         self._save(at, SESSION_ENTRY)
-        self._m[(at >> 3) + 4:(at >> 3) + 8] = totals
+        self._m[(at >> 3) + 4 : (at >> 3) + 8] = totals
 
     # ---- the journal ----
     def committed(self) -> None:
@@ -189,7 +188,7 @@ class Mirror:
             spots.append((offset, size, at + 16))
             at += 8 + ((size + 7) & ~7)
         for offset, size, kept in reversed(spots):
-            self._m8[offset:offset + size] = self._j8[kept:kept + size]
+            self._m8[offset : offset + size] = self._j8[kept : kept + size]
             self._wide.pop(offset, None)
             self._wide.pop(offset + 1, None)
         self._j[0] = 0
@@ -214,7 +213,10 @@ def _shortened(found: Names) -> Names:
     members = dict(found.ebpf) | {"truncated": True}
     if "file" not in found.sections:
         about = dict(found.ebpf["socket"])
-        members["original_bytes"] = sum(len(names.original(about.pop(name, ""), found.raw.get("ebpf_socket_" + name))) for name in ("path", "peer_path"))
+        members["original_bytes"] = sum(
+            len(names.original(about.pop(name, ""), found.raw.get("ebpf_socket_" + name)))
+            for name in ("path", "peer_path")
+        )
         return Names(found.sections, members | {"socket": about})
     section = {name: value for name, value in found.sections["file"].items() if name != "name"}
     path, keep = section["path"], 96

@@ -18,8 +18,15 @@ from monitor.enrich import HostFacts, UserNames, container_id, entity_id
 
 Facts = Mapping[str, Any]
 _FLAGS = {value: name.lower() for name, value in events.FILE_FLAGS.items()}
-_TYPES = {0o100000: "file", 0o040000: "dir", 0o120000: "symlink", 0o020000: "char_device", 0o060000: "block_device",
-          0o010000: "fifo", 0o140000: "socket"}
+_TYPES = {
+    0o100000: "file",
+    0o040000: "dir",
+    0o120000: "symlink",
+    0o020000: "char_device",
+    0o060000: "block_device",
+    0o010000: "fifo",
+    0o140000: "socket",
+}
 UNSET = 0xFFFFFFFF
 
 
@@ -42,7 +49,10 @@ def join(base: bytes, name: bytes) -> bytes:
 def named_file(raw: bytes, source: str, *, claimed: bool = False, flags: int = 0) -> Names:
     """The parts for a file of which only the path is known."""
     found = Names()
-    found.sections["file"] = {"path": names.put(found.raw, "file.path", raw), "name": names.text(names.basename(raw))[0]}
+    found.sections["file"] = {
+        "path": names.put(found.raw, "file.path", raw),
+        "name": names.text(names.basename(raw))[0],
+    }
     found.ebpf["path_source"] = source
     if claimed:
         found.ebpf["claimed"] = True
@@ -61,8 +71,12 @@ def file(definition: Facts, components: bytes) -> Names:
 
 def file_identity(ino: int, dev: int, file_mode: int) -> Document:
     """inode, device, mode and type as ECS has them: strings."""
-    return {"inode": str(ino), "device": encode.device(dev), "mode": encode.mode(file_mode),
-            "type": _TYPES.get(file_mode & 0o170000, "unknown")}
+    return {
+        "inode": str(ino),
+        "device": encode.device(dev),
+        "mode": encode.mode(file_mode),
+        "type": _TYPES.get(file_mode & 0o170000, "unknown"),
+    }
 
 
 def _endpoint(family: int, raw: bytes, port: int) -> Document:
@@ -79,8 +93,11 @@ def _unix(raw: bytes) -> bytes:
 def endpoint(definition: Facts, tail: bytes) -> Names:
     """The parts for a socket definition: source is the local end, destination the remote one."""
     found, family = Names(), definition["family"]
-    about: Document = {"family": tables.socket_family(family), "type": tables.socket_type(definition["kind"]),
-                       "inode": str(definition["ino"])}
+    about: Document = {
+        "family": tables.socket_family(family),
+        "type": tables.socket_type(definition["kind"]),
+        "inode": str(definition["ino"]),
+    }
     if definition["cookie"]:
         about["cookie"] = str(definition["cookie"])
     found.ebpf["socket"] = about
@@ -89,11 +106,13 @@ def endpoint(definition: Facts, tail: bytes) -> Names:
             found.sections["source"] = _endpoint(family, definition["local"], definition["local_port"])
         if definition["remote_port"] or any(definition["remote"]):
             found.sections["destination"] = _endpoint(family, definition["remote"], definition["remote_port"])
-        found.sections["network"] = {"transport": tables.ip_protocol(definition["protocol"]),
-                                     "type": "ipv4" if family == socket.AF_INET else "ipv6"}
+        found.sections["network"] = {
+            "transport": tables.ip_protocol(definition["protocol"]),
+            "type": "ipv4" if family == socket.AF_INET else "ipv6",
+        }
     elif family == socket.AF_UNIX:
         local, remote = definition["local_bytes"], definition["remote_bytes"]
-        for raw, name in ((tail[:local], "path"), (tail[local:local + remote], "peer_path")):
+        for raw, name in ((tail[:local], "path"), (tail[local : local + remote], "peer_path")):
             if raw:
                 about[name] = names.put(found.raw, f"ebpf.socket.{name}", _unix(raw))
     return found
@@ -133,6 +152,14 @@ def claim_address(found: Names, raw: bytes, section: str) -> None:
             found.ebpf["claimed"] = True
 
 
+def drop_end(found: Names, section: str) -> None:
+    """Takes away what the kernel's socket says of one end ("source", "destination")."""
+    name = "peer_path" if section == "destination" else "path"
+    found.sections.pop(section, None)
+    found.ebpf.get("socket", {}).pop(name, None)
+    found.raw.pop(f"ebpf_socket_{name}", None)
+
+
 class Tasks:
     """From task facts (events.TASK) to the parts process, user, group and container."""
 
@@ -146,12 +173,23 @@ class Tasks:
         found, named = {"id": str(number)}, name(number)
         return found | {"name": named} if named is not None else found
 
-    def parts(self, facts: Facts, executable: bytes | None, cgroup: bytes, raw: dict[str, str], *, full: bool,
-              process: Document | None = None) -> Document:
+    def parts(
+        self,
+        facts: Facts,
+        executable: bytes | None,
+        cgroup: bytes,
+        raw: dict[str, str],
+        *,
+        full: bool,
+        process: Document | None = None,
+    ) -> Document:
         """The sections. `full` adds what only control events carry; `process` further members of `process`."""
         comm = bytes(facts["comm"]).split(b"\0", 1)[0]
-        about: Document = {"thread": {"id": facts["tid"], "name": names.put(raw, "process.thread.name", comm)},
-                           "entity_id": self.entity(facts["tgid"], facts["start"]), "pid": facts["tgid"]}
+        about: Document = {
+            "thread": {"id": facts["tid"], "name": names.put(raw, "process.thread.name", comm)},
+            "entity_id": self.entity(facts["tgid"], facts["start"]),
+            "pid": facts["tgid"],
+        }
         if executable:
             about["name"] = names.text(names.basename(executable))[0]
             about["executable"] = names.put(raw, "process.executable", executable)
@@ -161,8 +199,11 @@ class Tasks:
             about["real_user"] = self._account(facts["uid"], self._users.user)
         if full or facts["gid"] != facts["egid"]:
             about["real_group"] = self._account(facts["gid"], self._users.group)
-        found: Document = {"process": about, "user": self._account(facts["euid"], self._users.user),
-                           "group": self._account(facts["egid"], self._users.group)}
+        found: Document = {
+            "process": about,
+            "user": self._account(facts["euid"], self._users.user),
+            "group": self._account(facts["egid"], self._users.group),
+        }
         container = container_id(cgroup_path(cgroup))
         if container:
             found["container"] = {"id": container}
@@ -171,7 +212,9 @@ class Tasks:
 
 def login(facts: Facts) -> Document:
     """`ebpf.login`: audit login uid and session, nothing when both are unset."""
-    found = {name: facts[key] for name, key in (("uid", "login_uid"), ("session", "login_session")) if facts[key] != UNSET}
+    found = {
+        name: facts[key] for name, key in (("uid", "login_uid"), ("session", "login_session")) if facts[key] != UNSET
+    }
     return {"login": found} if found else {}
 
 

@@ -143,7 +143,7 @@ class Order:
 
     def take_gaps(self) -> list[Gap]:
         """The gaps found since the last call."""
-        found = [Gap(*(int(x) for x in row)) for row in self.gaps[:int(self.state[fastpath.GAPS])]]
+        found = [Gap(*(int(x) for x in row)) for row in self.gaps[: int(self.state[fastpath.GAPS])]]
         self.state[fastpath.GAPS] = 0
         return found
 
@@ -177,7 +177,7 @@ class Order:
         at = int(self.cpus[cpu, fastpath.POS]) & (self.capture.shape.ring - 1)
         row = self.capture.rings[cpu]
         units = int(row[at + 2]) | int(row[at + 3]) << 8
-        return bytes(row[at:at + 64 * units].tobytes())
+        return bytes(row[at : at + 64 * units].tobytes())
 
     def advance(self, cpu: int, raw: bytes) -> None:
         """Steps over a bulk record."""

@@ -72,7 +72,7 @@ class Pipeline:
     @property
     def batch(self) -> memoryview:
         """The batch's bytes: whole lines."""
-        return self._out.data[:int(self._state[fastpath.OUT])]
+        return self._out.data[: int(self._state[fastpath.OUT])]
 
     @property
     def lines(self) -> int:
@@ -91,8 +91,25 @@ class Pipeline:
         while True:
             if self.order.room_for_gaps < 64 or int(self._state[fastpath.OUT]) > OUT_BYTES - _KEEP:
                 return False
-            reason = fastpath.run(self._state, self.order.cpus, self.order.gaps, m["R"], m["R8"], m["M"], m["M8"], m["J"], m["J8"], m["where"],
-                                  t.ops, t.index, t.literals, t.tables, t.flags, self._second, self._out[:OUT_BYTES - _KEEP])
+            reason = fastpath.run(
+                self._state,
+                self.order.cpus,
+                self.order.gaps,
+                m["R"],
+                m["R8"],
+                m["M"],
+                m["M8"],
+                m["J"],
+                m["J8"],
+                m["where"],
+                t.ops,
+                t.index,
+                t.literals,
+                t.tables,
+                t.flags,
+                self._second,
+                self._out[: OUT_BYTES - _KEEP],
+            )
             if reason == fastpath.FULL:
                 return False
             if reason == fastpath.DEFINITION:
@@ -134,7 +151,7 @@ class Pipeline:
         at = int(self._state[fastpath.OUT])
         if at + len(line) > OUT_BYTES:
             raise OverflowError("a line does not fit into the batch")
-        self._out[at:at + len(line)] = np.frombuffer(line, np.uint8)
+        self._out[at : at + len(line)] = np.frombuffer(line, np.uint8)
         self._state[fastpath.OUT] += len(line)
         self._state[fastpath.LINES] += 1
         self._state[fastpath.SEQUENCE] += 1
@@ -142,7 +159,14 @@ class Pipeline:
     def make(self, name: str, members: Document) -> None:
         """Adds a document of the monitor itself to the batch."""
         boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        found = encode.made(self.origin, events.EVENT[name], self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), members)
+        found = encode.made(
+            self.origin,
+            events.EVENT[name],
+            self.clock.wall_ns(boot),
+            boot,
+            int(self._state[fastpath.SEQUENCE]),
+            members,
+        )
         self._append(encode.line(found))
         self._made += 1
 
@@ -158,14 +182,25 @@ class Pipeline:
             extra["raw"] = names_of.raw
         sections["process"]["start"] = rfc3339(self.clock.wall_ns(record.values["start"]))
         boot = record.values["ts"]
-        shown = encode.made(self.origin, record.kind, self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), extra)
+        shown = encode.made(
+            self.origin, record.kind, self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), extra
+        )
         self._append(encode.line(shown | sections))
         self._made += 1
 
     def _line(self, record: Record, found: Names, task: Document, extra: Document | None = None) -> None:
         values = record.values
         wall = values["ts"] + self.clock.offset_ns
-        shown = encode.document(self.origin, record.kind, values, wall, int(self._state[fastpath.SEQUENCE]), names=found, task=task, extra=extra)
+        shown = encode.document(
+            self.origin,
+            record.kind,
+            values,
+            wall,
+            int(self._state[fastpath.SEQUENCE]),
+            names=found,
+            task=task,
+            extra=extra,
+        )
         self._append(encode.line(shown))
 
     def _control(self, record: Record) -> None:
@@ -185,14 +220,16 @@ class Pipeline:
     def report_open(self) -> None:
         """Each interval: what the sessions that stay open moved since the last report."""
         table = self.order.capture.sessions
-        for session in sessions.unreported(table, self.mirror.sessions[:len(table)]):
+        for session in sessions.unreported(table, self.mirror.sessions[: len(table)]):
             self._report(session, "interval", int(self._state[fastpath.CUT]))
 
     def _left_over(self, record: Record) -> None:
         """The process had more descriptors than the kernel swept at its exec or exit."""
         values, table = record.values, self.order.capture.sessions
         executed = record.kind.name == "process_exec"
-        for session in sessions.left_over(table, self.mirror.sessions[:len(table)], values["tgid"], values["exec_id"] - executed):
+        for session in sessions.left_over(
+            table, self.mirror.sessions[: len(table)], values["tgid"], values["exec_id"] - executed
+        ):
             self._report(session, "exec" if executed else "exit", values["ts"])
 
     def _report(self, session: sessions.Open, reason: str, ts: int) -> None:
@@ -201,8 +238,16 @@ class Pipeline:
             return
         found, task, raw, reported = known
         members = dict(zip(("read_count", "read_bytes", "write_count", "write_bytes"), session.totals, strict=True))
-        values = {"kf": 0, "ret": 0, "nr": encode.NO_SYSCALL, "fd": session.descriptor, "cpu": -1, "ts": ts,
-                  "reason": events.CLOSE_REASONS.index(reason), **members}
+        values = {
+            "kf": 0,
+            "ret": 0,
+            "nr": encode.NO_SYSCALL,
+            "fd": session.descriptor,
+            "cpu": -1,
+            "ts": ts,
+            "reason": events.CLOSE_REASONS.index(reason),
+            **members,
+        }
         self._subtract(values, reported)
         self._line(Record(session.kind, values, {}), Names(found.sections, found.ebpf, found.raw | raw), task)
         self._made += 1
@@ -211,7 +256,10 @@ class Pipeline:
     @property
     def room(self) -> bool:
         """There is room for lines that Python makes, and for what they change in the mirror."""
-        return int(self._state[fastpath.OUT]) < OUT_BYTES - _KEEP // 2 and int(self._memory["J"][0]) < len(self._memory["J8"]) - 8192
+        return (
+            int(self._state[fastpath.OUT]) < OUT_BYTES - _KEEP // 2
+            and int(self._memory["J"][0]) < len(self._memory["J8"]) - 8192
+        )
 
     def _know(self, record: Record) -> None:
         """An exit may come when the kernel has given up the program's file: the path that an earlier record gave stands in."""
@@ -244,7 +292,7 @@ class Pipeline:
             if program is not None and "file" in program.sections:
                 executable = names.original(program.sections["file"]["path"], program.raw.get("file_path"))
         raw: dict[str, str] = {}
-        sections = self.tasks.parts(facts, executable, tail[:values["cgroup_bytes"]], raw, full=False)
+        sections = self.tasks.parts(facts, executable, tail[: values["cgroup_bytes"]], raw, full=False)
         self.mirror.put_task(cpu, facts["tid"], sections, raw)
 
     def _slow(self) -> None:

@@ -189,9 +189,7 @@ def _to_follow(listed: list[LogFile]) -> list[LogFile]:
 class _Reader:
     """One pass over a log directory."""
 
-    def __init__(
-        self, directory: Path, stop: Callable[[], bool], on_problem: Callable[[Problem], None] | None
-    ) -> None:
+    def __init__(self, directory: Path, stop: Callable[[], bool], on_problem: Callable[[Problem], None] | None) -> None:
         self._directory = directory
         self._stop = stop
         self._on_problem = on_problem

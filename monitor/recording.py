@@ -166,7 +166,7 @@ class ReplayCapture:
             self.mirror[:] = np.frombuffer(zlib.decompress(frame.data), np.uint8)
         elif frame.kind == BULK:
             at = frame.position & (self.shape.ring - 1)
-            self.rings[frame.number, at:at + len(frame.data)] = np.frombuffer(frame.data, np.uint8)
+            self.rings[frame.number, at : at + len(frame.data)] = np.frombuffer(frame.data, np.uint8)
             self.accounts[frame.number, HEAD] = frame.position + len(frame.data)
         elif frame.kind == CONTROL:
             self.lane.waiting.append(frame.data)

@@ -53,8 +53,17 @@ def recover(capture: Capture, log: Log, mirror: Mirror) -> tuple[State, Previous
     return state, Previous(state.epoch, state.sequence - 1, not whole)
 
 
-def announce(capture: Capture, log: Log, ledger: Ledger, cpus: fastpath.Array, epoch: int, length: int, after: State) -> None:
+def announce(
+    capture: Capture, log: Log, ledger: Ledger, cpus: fastpath.Array, epoch: int, length: int, after: State
+) -> None:
     """Says in the commit page what the log will be once the batch of `length` bytes is in it."""
     at = log.position()
-    rows = [CpuState(int(cpus[i, fastpath.POS]), int(cpus[i, fastpath.EXPECTED]), ledger.counters(i)) for i in range(len(cpus))]
-    capture.commit.write(replace(after, device=at.device, inode=at.inode, offset=at.offset, length=length, epoch=epoch, cpus=rows).words())
+    rows = [
+        CpuState(int(cpus[i, fastpath.POS]), int(cpus[i, fastpath.EXPECTED]), ledger.counters(i))
+        for i in range(len(cpus))
+    ]
+    capture.commit.write(
+        replace(
+            after, device=at.device, inode=at.inode, offset=at.offset, length=length, epoch=epoch, cpus=rows
+        ).words()
+    )

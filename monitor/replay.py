@@ -37,8 +37,17 @@ class _RecordedClock(WallClock):
 def about(origin: Origin, passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")) -> dict[str, Any]:
     """What a recording's header says beside its shape, so that a replay elsewhere gives the same lines."""
     host = origin.host
-    return {"epoch": origin.epoch, "names": {"passwd": passwd.read_text("utf-8", "replace"), "group": group.read_text("utf-8", "replace")},
-            "host": {"id": host.id, "id_source": host.id_source, "name": host.name, "boot_id": host.boot_id, "agent_id": host.agent_id}}
+    return {
+        "epoch": origin.epoch,
+        "names": {"passwd": passwd.read_text("utf-8", "replace"), "group": group.read_text("utf-8", "replace")},
+        "host": {
+            "id": host.id,
+            "id_source": host.id_source,
+            "name": host.name,
+            "boot_id": host.boot_id,
+            "agent_id": host.agent_id,
+        },
+    }
 
 
 def replay(path: Path, scratch: Path) -> Iterator[bytes]:
@@ -60,7 +69,10 @@ def replay(path: Path, scratch: Path) -> Iterator[bytes]:
     pipeline: Pipeline | None = None
     for frame in frames:
         if frame.kind == CPU:
-            order.cpus[frame.number, POS], order.cpus[frame.number, EXPECTED] = frame.position, int.from_bytes(frame.data, "little")
+            order.cpus[frame.number, POS], order.cpus[frame.number, EXPECTED] = (
+                frame.position,
+                int.from_bytes(frame.data, "little"),
+            )
             capture.accounts[frame.number, 0] = frame.position
         if not capture.take(frame):
             continue

@@ -41,7 +41,9 @@ def _found(table: Words, slots: Words) -> list[Open]:
         row = [int(x) for x in table[slot]]
         tag = row[_TAG] & (1 << 64) - 1
         kind = EVENT["socket_close" if row[_FLAGS] & _SOCKET else "file_close"]
-        found.append(Open(int(slot), row[_WHO] >> 32 & 0xFFFFFFFF, kind, tag >> 32, tag & 0xFFFFF, [row[at] for at in _ORDER]))
+        found.append(
+            Open(int(slot), row[_WHO] >> 32 & 0xFFFFFFFF, kind, tag >> 32, tag & 0xFFFFF, [row[at] for at in _ORDER])
+        )
     return found
 
 

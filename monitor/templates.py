@@ -65,7 +65,13 @@ class _Builder:
     def _show(self, words: dict[str, int], values: dict[str, Any]) -> encode.Render:
         def show(member: Field, value: Any) -> Any:
             if member.form in _TABLE_FORMS:
-                return self._mark(fastpath.TABLE, self._bases[member.form], _TABLE_FORMS[member.form], words.get(member.name, 0), text=True)
+                return self._mark(
+                    fastpath.TABLE,
+                    self._bases[member.form],
+                    _TABLE_FORMS[member.form],
+                    words.get(member.name, 0),
+                    text=True,
+                )
             if member.form == "open_flags":
                 return self._mark(fastpath.FLAGS, words[member.name], text=True) + "quoted"
             if member.form == "errno":
@@ -86,7 +92,9 @@ class _Builder:
         layout = events.bulk_layout(kind)
         words = {name: at >> 3 for name, at in layout.offsets().items()}
         kf = events.CREATED if variant & fastpath.CREATED else 0
-        values: dict[str, Any] = {name: _Value(-1 if name == "ret" and variant & fastpath.FAILED else 1) for name in words}
+        values: dict[str, Any] = {
+            name: _Value(-1 if name == "ret" and variant & fastpath.FAILED else 1) for name in words
+        }
         values |= {"kf": kf, "cpu": _Value(1), "nr": encode.NO_SYSCALL if variant & fastpath.NO_CALL else 0}
         if kind.name == "file_open" and variant & fastpath.FAILED:
             values["fd"] = -1
@@ -94,13 +102,29 @@ class _Builder:
         if variant & fastpath.UNNAMED:
             names = Names()
         elif variant & fastpath.CLAIMED:
-            names = Names({"file": {"path": self._mark(fastpath.PATH, text=True) + "quoted", "name": self._mark(fastpath.BASENAME, text=True) + "quoted"}},
-                          {"path_source": "caller", "claimed": True})
+            names = Names(
+                {
+                    "file": {
+                        "path": self._mark(fastpath.PATH, text=True) + "quoted",
+                        "name": self._mark(fastpath.BASENAME, text=True) + "quoted",
+                    }
+                },
+                {"path_source": "caller", "claimed": True},
+            )
         task = {} if variant & fastpath.NO_TASK else {"@TASK": 1}
         sequence = self._mark(fastpath.SEQ)
         identity = self._origin.event_id(0)[:-12] + self._mark(fastpath.HEX, text=True) + "quoted"
-        found = encode.document(self._origin, kind, values, self._mark(fastpath.TIME, text=True) + "quoted", sequence, names=names, task=task,
-                                identity=identity, show=self._show(words, values))
+        found = encode.document(
+            self._origin,
+            kind,
+            values,
+            self._mark(fastpath.TIME, text=True) + "quoted",
+            sequence,
+            names=names,
+            task=task,
+            identity=identity,
+            show=self._show(words, values),
+        )
         return self._cut(encode.line(found))
 
     def _cut(self, text: bytes) -> list[tuple[int, int, int, int]]:
@@ -112,8 +136,11 @@ class _Builder:
             if part:
                 ops.append((fastpath.LIT, self.literal(part), len(part), 0))
 
-        for found in re.finditer(rb'\xee\x80\x80([0-9]+)\xee\x80\x82|"\xee\x80\x80([0-9]+)\xee\x80\x81"|(7000000000000\d{6})|,"@OBJECT":1\}|"@TASK":1\}', text):
-            literal(text[at:found.start()])
+        for found in re.finditer(
+            rb'\xee\x80\x80([0-9]+)\xee\x80\x82|"\xee\x80\x80([0-9]+)\xee\x80\x81"|(7000000000000\d{6})|,"@OBJECT":1\}|"@TASK":1\}',
+            text,
+        ):
+            literal(text[at : found.start()])
             at = found.end()
             number = found[1] or found[2] or (found[3] and found[3][13:])
             if number:
@@ -137,10 +164,19 @@ class _Builder:
                 made = self.template(kind, variant)
                 index[kind.id * fastpath.VARIANTS + variant] = len(ops), len(ops) + len(made)
                 ops += made
-        flags = [(3, value, name) for value, name in enumerate(tables.ACCESS_MODES)] + [(mask, mask, name) for mask, name in tables.OPEN_FLAGS]
-        rows = [(mask, value, self.literal(name.encode()), len(name)) for mask, value, name in flags if name != "O_PATH"]
-        return Templates(np.array(ops, np.int64), index, np.frombuffer(bytes(self._pool), np.uint8), np.array(self._rows, np.int64),
-                         np.array(rows, np.int64))
+        flags = [(3, value, name) for value, name in enumerate(tables.ACCESS_MODES)] + [
+            (mask, mask, name) for mask, name in tables.OPEN_FLAGS
+        ]
+        rows = [
+            (mask, value, self.literal(name.encode()), len(name)) for mask, value, name in flags if name != "O_PATH"
+        ]
+        return Templates(
+            np.array(ops, np.int64),
+            index,
+            np.frombuffer(bytes(self._pool), np.uint8),
+            np.array(self._rows, np.int64),
+            np.array(rows, np.int64),
+        )
 
 
 class _Value(int):

@@ -270,7 +270,9 @@ def prog_get_by_id(prog_id: int) -> int:
 def prog_test_run(fd: int, context: bytes) -> int:
     """Run a raw tracepoint program once on behalf of the caller with `context` as its arguments (u64s); its return value."""
     held = ctypes.create_string_buffer(context, len(context))
-    attr = ctypes.create_string_buffer(struct.pack("<IIIIQQIIIIQQII", fd, 0, 0, 0, 0, 0, 0, 0, len(context), 0, ctypes.addressof(held), 0, 0, 0), 80)
+    attr = ctypes.create_string_buffer(
+        struct.pack("<IIIIQQIIIIQQII", fd, 0, 0, 0, 0, 0, 0, 0, len(context), 0, ctypes.addressof(held), 0, 0, 0), 80
+    )
     _bpf_in_place(Command.PROG_TEST_RUN, attr, "")
     return int.from_bytes(attr.raw[4:8], "little", signed=True)
 

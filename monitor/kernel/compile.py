@@ -21,10 +21,26 @@ from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes
 from monitor.kernel.btf import Btf
 
 SOURCES = ("generated/events.h", "common.h", "path.h", "process.c", "file.c", "socket.c")
-HOOKS = {"sys_exit": "sys_exit", "sched_process_fork": "sched_process_fork", "sched_process_exec": "sched_process_exec",
-         "sched_process_exit": "sched_process_exit"}
-TAILS = ("sys_exit", "define_task", "define_file", "define_socket", "judge", "open_failed", "socket_io", "names",
-         "socket_control", "process_failed", "sweep_range", "socket_record")
+HOOKS = {
+    "sys_exit": "sys_exit",
+    "sched_process_fork": "sched_process_fork",
+    "sched_process_exec": "sched_process_exec",
+    "sched_process_exit": "sched_process_exit",
+}
+TAILS = (
+    "sys_exit",
+    "define_task",
+    "define_file",
+    "define_socket",
+    "judge",
+    "open_failed",
+    "socket_io",
+    "names",
+    "socket_control",
+    "process_failed",
+    "sweep_range",
+    "socket_record",
+)
 ON_DEMAND = ("whoami", "found")
 PRIVATE_MAPS = ("known", "sent", "verdicts", "scratch", "jump")
 MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
@@ -75,8 +91,17 @@ def shape(cpus: int, ring_bytes: int, control_bytes: int, *, perf: bool, casts: 
     def power(value: int, least: int) -> int:
         return max(least, 1 << (max(value, 1).bit_length() - 1))
 
-    return Shape(cpus, power(ring_bytes // cpus, 65536), power(16384 // cpus, 512), power(8192 // cpus, 512), 16384,
-                 power(control_bytes, 4096), perf, casts, task_regs)
+    return Shape(
+        cpus,
+        power(ring_bytes // cpus, 65536),
+        power(16384 // cpus, 512),
+        power(8192 // cpus, 512),
+        16384,
+        power(control_bytes, 4096),
+        perf,
+        casts,
+        task_regs,
+    )
 
 
 def source_directory() -> Path:
@@ -94,11 +119,26 @@ def text() -> str:
 def defines(made: Shape, btf: Btf) -> dict[str, int]:
     """Every macro of the C text."""
     found = probes.offsets(btf)
-    found |= {"NCPU": made.cpus, "RING": made.ring, "SLACK": SLACK, "NSENT": made.sent, "NTASK": made.tasks,
-              "NSESSION": made.sessions, "NVERDICT": 4096, "COMMIT": made.commit, "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
-              "CONTROL_PERF": int(made.perf), "CONTROL_PAGES": made.control // 4096, "CASTS": int(made.casts),
-              "HAVE_TASK_REGS": int(made.task_regs), "LEVELS": 48, "NAMES_MAX": 16384, "SWEEP": 256, "SCRATCH": SCRATCH,
-              "PAGE_SIZE": 4096}
+    found |= {
+        "NCPU": made.cpus,
+        "RING": made.ring,
+        "SLACK": SLACK,
+        "NSENT": made.sent,
+        "NTASK": made.tasks,
+        "NSESSION": made.sessions,
+        "NVERDICT": 4096,
+        "COMMIT": made.commit,
+        "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
+        "CONTROL_PERF": int(made.perf),
+        "CONTROL_PAGES": made.control // 4096,
+        "CASTS": int(made.casts),
+        "HAVE_TASK_REGS": int(made.task_regs),
+        "LEVELS": 48,
+        "NAMES_MAX": 16384,
+        "SWEEP": 256,
+        "SCRATCH": SCRATCH,
+        "PAGE_SIZE": 4096,
+    }
     return found
 
 
@@ -118,7 +158,10 @@ def compile_text(made: Shape, btf: Btf) -> Any:
         bcc = import_bcc()
         flags = [f"-D{name}={value}" for name, value in defines(made, btf).items()]
         try:
-            return bcc.BPF(text=text(), cflags=[*flags, "-Wno-macro-redefined", "-Wno-unused-value", "-Wno-address-of-packed-member"])
+            return bcc.BPF(
+                text=text(),
+                cflags=[*flags, "-Wno-macro-redefined", "-Wno-unused-value", "-Wno-address-of-packed-member"],
+            )
         except Exception as error:  # BCC raises bare Exception
             raise CompileError(f"BCC could not compile the programs: {error}") from error
 
@@ -140,16 +183,22 @@ def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
         code = bytearray(module.dump_func(name.encode()))
         for at in range(0, len(code), 8):
             if code[at] == _LOAD_ADDRESS and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
-                descriptor = int.from_bytes(code[at + 4:at + 8], "little")
-                code[at + 4:at + 8] = index[descriptor].to_bytes(4, "little")
+                descriptor = int.from_bytes(code[at + 4 : at + 8], "little")
+                code[at + 4 : at + 8] = index[descriptor].to_bytes(4, "little")
         programs[name] = base64.b64encode(code).decode()
     return {"maps": maps, "programs": programs}
 
 
 def compile_in_child(made: Shape) -> dict[str, Any]:
     """`compiled` in a child process, so that the compiler's memory is gone afterwards. Raises CompileError with its message."""
-    child = subprocess.run([sys.executable, "-m", "monitor.kernel.compile"], input=json.dumps(asdict(made)), capture_output=True, text=True,
-                           cwd=Path(__file__).resolve().parents[2], check=False)
+    child = subprocess.run(
+        [sys.executable, "-m", "monitor.kernel.compile"],
+        input=json.dumps(asdict(made)),
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+        check=False,
+    )
     if child.returncode:
         raise CompileError((child.stderr.strip() or f"the compiling child ended with {child.returncode}")[-4000:])
     found: dict[str, Any] = json.loads(child.stdout)

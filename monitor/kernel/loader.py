@@ -68,8 +68,8 @@ def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
     patched = bytearray(bpf.patch(code, cast_func_id=btf.func_id("bpf_rdonly_cast")))
     for at in range(0, len(patched), 8):
         if patched[at] == _LOAD_ADDRESS and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
-            index = int.from_bytes(patched[at + 4:at + 8], "little")
-            patched[at + 4:at + 8] = maps[index].to_bytes(4, "little")
+            index = int.from_bytes(patched[at + 4 : at + 8], "little")
+            patched[at + 4 : at + 8] = maps[index].to_bytes(4, "little")
     return bytes(patched)
 
 
@@ -86,7 +86,13 @@ def _load(name: str, code: bytes, maps: list[int], btf: Btf) -> int:
         return bpf.prog_load(linked, name=name, prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT)
     hook = "iter" if name == "found" else HOOKS.get(name, "sys_exit")
     attach = bpf.ATTACH_TRACE_ITER if name == "found" else bpf.ATTACH_TRACE_RAW_TP
-    return bpf.prog_load(linked, name=name[:15], prog_type=bpf.PROG_TYPE_TRACING, expected_attach_type=attach, attach_btf_id=_target(btf, hook))
+    return bpf.prog_load(
+        linked,
+        name=name[:15],
+        prog_type=bpf.PROG_TYPE_TRACING,
+        expected_attach_type=attach,
+        attach_btf_id=_target(btf, hook),
+    )
 
 
 def build(compiled: dict[str, Any], directory: Path) -> None:
@@ -98,7 +104,10 @@ def build(compiled: dict[str, Any], directory: Path) -> None:
             maps.append(bpf.map_create(kind, key, value, entries, flags, name))
         names = [entry[0] for entry in compiled["maps"]]
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            jobs = {name: pool.submit(_load, name, base64.b64decode(code), maps, btf) for name, code in compiled["programs"].items()}
+            jobs = {
+                name: pool.submit(_load, name, base64.b64decode(code), maps, btf)
+                for name, code in compiled["programs"].items()
+            }
             programs = {name: job.result() for name, job in jobs.items()}
         jump = maps[names.index("jump")]
         for index, name in enumerate(TAILS):

@@ -33,13 +33,15 @@ def ensure_bpffs(directory: Path) -> str | None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"bpf", bytes(root), b"bpf", 0x2 | 0x4 | 0x8, b"mode=700"):  # nosuid, nodev, noexec
         number = ctypes.get_errno()
-        raise OSError(number, f"cannot mount bpffs on {root}: {os.strerror(number)}; do it by hand: mount -t bpf bpf {root}")
+        raise OSError(
+            number, f"cannot mount bpffs on {root}: {os.strerror(number)}; do it by hand: mount -t bpf bpf {root}"
+        )
     return f"mounted bpffs on {root}"
 
 
 def features() -> dict[str, bool]:
     """What this kernel takes, found by trying: name to yes or no."""
-    from monitor.kernel.btf import Btf  # noqa: PLC0415 - 40 ms, needed by a fresh start only
+    from monitor.kernel.btf import Btf
 
     btf = Btf()
     found = {"rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None}
@@ -48,7 +50,9 @@ def features() -> dict[str, bool]:
         found["ringbuf"] = True
     except bpf.BpfError:
         found["ringbuf"] = False
-    task_regs = bytes.fromhex("85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000".replace(" ", ""))
+    task_regs = bytes.fromhex(
+        "85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000".replace(" ", "")
+    )
     try:
         os.close(bpf.prog_load(task_regs, name="probe", prog_type=17))
         found["task_pt_regs"] = True

@@ -55,8 +55,18 @@ class KernelConfig:
         """struct config of bpf/common.h."""
         own = [*self.own, *((0, 0),) * (4 - len(self.own))]
         kept = [*self.sensitive, *((0, 0),) * (8 - len(self.sensitive))]
-        return _CONFIG.pack(self.fold, self.standard, self.quiet_age, self.args_limit, *(pid for pid, _ in own), *(at for _, at in own),
-                            self.wall_offset, *(ino & 0xFFFFFFFF for ino, _ in kept), *(dev for _, dev in kept), seed)
+        return _CONFIG.pack(
+            self.fold,
+            self.standard,
+            self.quiet_age,
+            self.args_limit,
+            *(pid for pid, _ in own),
+            *(at for _, at in own),
+            self.wall_offset,
+            *(ino & 0xFFFFFFFF for ino, _ in kept),
+            *(dev for _, dev in kept),
+            seed,
+        )
 
 
 class CommitPage:
@@ -77,12 +87,12 @@ class CommitPage:
     def read(self) -> list[int]:
         """The valid slot's words."""
         start = self._slot(self.turn)
-        return [int(x) for x in self._words[start:start + _SLOT_WORDS]]
+        return [int(x) for x in self._words[start : start + _SLOT_WORDS]]
 
     def read_before(self) -> list[int]:
         """The slot that was valid before."""
         start = self._slot(self.turn - 1)
-        return [int(x) for x in self._words[start:start + _SLOT_WORDS]]
+        return [int(x) for x in self._words[start : start + _SLOT_WORDS]]
 
     @property
     def turn(self) -> int:
@@ -108,7 +118,7 @@ class CommitPage:
         if len(values) > _SLOT_WORDS:
             raise ValueError(f"{len(values)} words do not fit into {_SLOT_WORDS}")
         start = self._slot(self.turn + 1)
-        self._words[start:start + len(values)] = values
+        self._words[start : start + len(values)] = values
         self._words[0] = self.turn + 1
 
 
@@ -117,9 +127,10 @@ class Capture:
 
     def __init__(self, directory: Path, made: Shape) -> None:
         self.directory, self.shape = directory, made
-        self._descriptors = {name: bpf.obj_get(directory / f"map_{name}") for name in
-                             compile.MAPS}
-        self.accounts: Words = self._map("accounts", made.cpus * ACCOUNT_WORDS * 8).view(np.int64).reshape(made.cpus, ACCOUNT_WORDS)
+        self._descriptors = {name: bpf.obj_get(directory / f"map_{name}") for name in compile.MAPS}
+        self.accounts: Words = (
+            self._map("accounts", made.cpus * ACCOUNT_WORDS * 8).view(np.int64).reshape(made.cpus, ACCOUNT_WORDS)
+        )
         stride = made.ring + SLACK
         self.rings: Bytes = self._map("rings", made.cpus * stride).reshape(made.cpus, stride)
         self.mirror: Bytes = self._map("mirror", -(-made.mirror_bytes // 4096) * 4096)
@@ -142,8 +153,11 @@ class Capture:
     def configure(self, wanted: KernelConfig, calls: dict[int, int]) -> None:
         """Writes the programs' configuration and the table of traced calls. The seed of the path keys stays."""
         seed_at = _CONFIG.size - 8
-        seed = int.from_bytes(self._config[seed_at:seed_at + 8].tobytes(), "little") or int.from_bytes(os.urandom(8), "little") | 1
-        self._config[:_CONFIG.size] = np.frombuffer(wanted.pack(seed), np.uint8)
+        seed = (
+            int.from_bytes(self._config[seed_at : seed_at + 8].tobytes(), "little")
+            or int.from_bytes(os.urandom(8), "little") | 1
+        )
+        self._config[: _CONFIG.size] = np.frombuffer(wanted.pack(seed), np.uint8)
         # mmapable arrays round each value up to 8 bytes
         self._calls[:1024] = [calls.get(index, 0) for index in range(1024)]
 
@@ -158,7 +172,9 @@ class Capture:
             deadline = time.monotonic() + _STUCK_NS / 1e9
             while busy == 1 and time.monotonic() < deadline:
                 busy = int(account[BUSY])
-            if busy > 1 and now - busy < _STUCK_NS:  # else no program can still be at it: order is kept, nothing waits for ever
+            if (
+                busy > 1 and now - busy < _STUCK_NS
+            ):  # else no program can still be at it: order is kept, nothing waits for ever
                 cut = min(cut, busy)
         return cut
 
@@ -170,7 +186,7 @@ class Capture:
     def ask(self, descriptor: int) -> bytes:
         """What the probes' own functions read of this process and of an open file: a control record."""
         bpf.prog_test_run(self._whoami, struct.pack("<q", descriptor))
-        return self._answer[:int.from_bytes(self._answer[:4].tobytes(), "little")].tobytes()
+        return self._answer[: int.from_bytes(self._answer[:4].tobytes(), "little")].tobytes()
 
     def scan(self) -> list[bytes]:
         """A control record of each process that runs now, from the kernel's own objects."""
@@ -182,8 +198,8 @@ class Capture:
             os.close(program)
         found, at = [], 0
         while at + 4 <= len(data):
-            size = int.from_bytes(data[at:at + 4], "little")
-            found.append(data[at:at + max(size, 4)])
+            size = int.from_bytes(data[at : at + 4], "little")
+            found.append(data[at : at + max(size, 4)])
             at += max(size, 4)
         return found
 
@@ -201,5 +217,12 @@ class Capture:
 
 def memory(made: Shape, rings: Bytes, mirror: Bytes, journal: Bytes) -> dict[str, Any]:
     """Rings, mirror and journal as bytes and as words, and where the mirror's tables begin."""
-    return {"R": rings.view(np.int64), "R8": rings, "M": mirror.view(np.int64), "M8": mirror, "J": journal.view(np.int64), "J8": journal,
-            "where": np.array(made.geometry, np.int64)}
+    return {
+        "R": rings.view(np.int64),
+        "R8": rings,
+        "M": mirror.view(np.int64),
+        "M8": mirror,
+        "J": journal.view(np.int64),
+        "J8": journal,
+        "where": np.array(made.geometry, np.int64),
+    }

@@ -30,7 +30,11 @@ def check(capture: Capture) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             record = decode.control(capture.ask(descriptor))
-            wrong = [f"{name}: read {got!r}, is {known!r}" for name, got, known in _facts(record, path, os.fstat(descriptor)) if got != known]
+            wrong = [
+                f"{name}: read {got!r}, is {known!r}"
+                for name, got, known in _facts(record, path, os.fstat(descriptor))
+                if got != known
+            ]
         finally:
             os.close(descriptor)
     if wrong:
@@ -52,7 +56,11 @@ def _facts(record: decode.Record, path: str, about: os.stat_result) -> Iterator[
     yield "cred.euid", (values["euid"], values["egid"]), (os.geteuid(), os.getegid())
     yield "inode.i_ino", values["ino"], about.st_ino
     yield "inode.i_mode", values["mode"], about.st_mode
-    yield "super_block.s_dev", (values["dev"] >> 20, values["dev"] & 0xFFFFF), (os.major(about.st_dev), os.minor(about.st_dev))
+    yield (
+        "super_block.s_dev",
+        (values["dev"] >> 20, values["dev"] & 0xFFFFF),
+        (os.major(about.st_dev), os.minor(about.st_dev)),
+    )
     yield "file.f_path", naming.path(blobs.get("name", b""), values["flags"]), os.fsencode(path)
     yield "fs_struct.pwd", naming.path(blobs.get("directory", b""), 0), os.getcwdb()
     yield "mm_struct.exe_file", naming.path(blobs.get("executable", b""), 0), os.fsencode(os.readlink("/proc/self/exe"))
