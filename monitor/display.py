@@ -194,11 +194,14 @@ class Screen:
         if before is None:
             self.say(f"recording as process {status['pid']}; {self._where}; Ctrl-C ends it")
         elif self._terminal:
-            columns = 80
-            with contextlib.suppress(OSError, ValueError):  # no terminal after all: the usual width will do
-                columns = os.get_terminal_size(self._errors.fileno()).columns if self._errors else columns
-            self._put(f"\r{progress(before, status)[: columns - 1]}\x1b[K")
+            self._put(f"\r{progress(before, status)[: self._columns() - 1]}\x1b[K")
             self._progress = True
+
+    def _columns(self) -> int:
+        found = 0
+        with contextlib.suppress(OSError, ValueError):  # no terminal after all: the usual width will do
+            found = os.get_terminal_size(self._errors.fileno()).columns if self._errors else 0
+        return found or 80
 
     def _clear(self) -> None:
         if self._progress:

@@ -46,8 +46,12 @@ def c_header() -> str:
     parts = [f"/* {WARNING} */"]
     parts += [_c_struct(layout) for layout in events.LAYOUTS]
     parts += [_c_struct(events.bulk_layout(event)) for event in events.EVENTS if event.lane == "bulk"]
-    names = {"DEF_TASK": events.DEF_TASK, "DEF_FILE": events.DEF_FILE, "DEF_SOCKET": events.DEF_SOCKET,
-             "DEF_SESSION": events.DEF_SESSION}  # fmt: skip
+    names = {
+        "DEF_TASK": events.DEF_TASK,
+        "DEF_FILE": events.DEF_FILE,
+        "DEF_SOCKET": events.DEF_SOCKET,
+        "DEF_SESSION": events.DEF_SESSION,
+    }
     names |= {event.name.upper(): event.id for event in events.EVENTS if event.lane != "made" or event.blobs}
     names |= {f"KF_{name}": value for name, value in events.KF.items()}
     names |= {f"FILE_{name}": value for name, value in events.FILE_FLAGS.items()}
@@ -75,8 +79,11 @@ def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
     task = _members(member for member in events.TASK.fields if control or not member.path.startswith("ebpf.login."))
     if control and kind.object != "socket":
         lane = tuple(shown for shown in lane if shown.path != "ebpf.fd")
-    found = {"every document": events.COMMON, "kernel events": (*lane, *events.KERNEL_SHOWN),
-             "process": (*task, *events.TASK_SHOWN)}  # fmt: skip
+    found = {
+        "every document": events.COMMON,
+        "kernel events": (*lane, *events.KERNEL_SHOWN),
+        "process": (*task, *events.TASK_SHOWN),
+    }
     if kind.object == "socket":
         found["socket"] = events.SOCKET_SHOWN
     elif kind.object == "file":
@@ -86,9 +93,11 @@ def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
     if kind.lane == "made":  # of a process, without an act
         found["kernel events"] = tuple(shown for shown in events.KERNEL_SHOWN if shown.path == "ebpf.raw")
     found["own"] = (
-        *_members(kind.fields), *(Shown(blob.path, blob.es, blob.doc) for blob in blobs), *kind.shown,
+        *_members(kind.fields),
+        *(Shown(blob.path, blob.es, blob.doc) for blob in blobs),
+        *kind.shown,
         *(events.BULK_SHOWN if not control else ()),
-    )  # fmt: skip
+    )
     absent = events.ABSENT.get(kind.name, ())
     return {title: tuple(shown for shown in members if shown.path not in absent) for title, members in found.items()}
 
@@ -169,9 +178,13 @@ def template() -> dict[str, Any]:
 
 # ---- reference pages -------------------------------------------------------------------------------------------------
 
-_TITLES = {"every document": "Fields of every document", "kernel events": "Fields of every kernel event",
-           "process": "Fields of the process",
-           "file": "Fields of files", "socket": "Fields of sockets"}  # fmt: skip
+_TITLES = {
+    "every document": "Fields of every document",
+    "kernel events": "Fields of every kernel event",
+    "process": "Fields of the process",
+    "file": "Fields of files",
+    "socket": "Fields of sockets",
+}
 
 
 def _cell(text: str) -> str:

@@ -6,6 +6,7 @@ Owns the bytes that tests of the stages read; never loads a program and never op
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.pipeline import Counts, Pipeline
 
-HOST = HostFacts("0f1e2d3c4b5a69788796a5b4c3d2e1f0", "machine-id", "web1", "5b6f2c8e-1d3a-4c57-9e80-112233445566", "a1b2c3d4")
+HOST = HostFacts(
+    "0f1e2d3c4b5a69788796a5b4c3d2e1f0", "machine-id", "web1", "5b6f2c8e-1d3a-4c57-9e80-112233445566", "a1b2c3d4"
+)
 EPOCH = "00112233aabbccdd"
 ORIGIN = Origin(HOST, EPOCH)
 BOOT_NS = 81_234_567_890_123
@@ -37,7 +40,18 @@ WALL_NS = 1_795_366_321_123_456_789
 """The wall time at BOOT_NS: 2026-11-22T16:52:01.123456789Z."""
 NOBODY = 0xFFFFFFFF
 NO_SLOT = 0xFFFFFFFF
-SHAPE = Shape(cpus=2, ring=65536, sent=512, tasks=512, sessions=256, control=1 << 20, perf=False, casts=True, task_regs=True, commit=4 << 20)
+SHAPE = Shape(
+    cpus=2,
+    ring=65536,
+    sent=512,
+    tasks=512,
+    sessions=256,
+    control=1 << 20,
+    perf=False,
+    casts=True,
+    task_regs=True,
+    commit=4 << 20,
+)
 
 
 def clock() -> WallClock:
@@ -87,9 +101,22 @@ def spelled(path: bytes) -> bytes:
 def facts(**changes: Any) -> dict[str, Any]:
     """Task facts (events.TASK): thread 101 of process 100, a bash of root."""
     return {
-        "start": 5_000_000_001, "parent_start": 1, "cgroup": 77, "exe_key": 0, "tgid": 100, "tid": 101, "exec_id": 1, "ppid": 1,
-        "uid": 0, "euid": 0, "gid": 0, "egid": 0, "login_uid": NOBODY, "login_session": NOBODY, "comm": b"bash",
-    } | changes  # fmt: skip
+        "start": 5_000_000_001,
+        "parent_start": 1,
+        "cgroup": 77,
+        "exe_key": 0,
+        "tgid": 100,
+        "tid": 101,
+        "exec_id": 1,
+        "ppid": 1,
+        "uid": 0,
+        "euid": 0,
+        "gid": 0,
+        "egid": 0,
+        "login_uid": NOBODY,
+        "login_session": NOBODY,
+        "comm": b"bash",
+    } | changes
 
 
 def blob(name: str, content: bytes) -> bytes:
@@ -134,22 +161,36 @@ def task_definition(about: Mapping[str, Any], cgroup: bytes = b"", **members: An
 
 def file_definition(key: int, names: bytes, **members: Any) -> bytes:
     """A record that says what a path key stands for. `names` as `spelled` gives them."""
-    values = {"type": events.DEF_FILE, "ts": BOOT_NS, "key": key, "ino": 1234, "dev": 8 << 20 | 1, "mode": 0o100644,
-              "bytes": len(names)} | members  # fmt: skip
+    values = {
+        "type": events.DEF_FILE,
+        "ts": BOOT_NS,
+        "key": key,
+        "ino": 1234,
+        "dev": 8 << 20 | 1,
+        "mode": 0o100644,
+        "bytes": len(names),
+    } | members
     return _units(pack(events.FILE_DEFINITION, values) + names)
 
 
 def socket_definition(key: int = 0, local_name: bytes = b"", remote_name: bytes = b"", **members: Any) -> bytes:
     """A record (or, cut to its length, a blob) that says what a socket key stands for: TCP over IPv4 by default."""
-    values = {"type": events.DEF_SOCKET, "ts": BOOT_NS, "key": key, "ino": 4321, "family": 2, "kind": 1, "protocol": 6,
-              "local_bytes": len(local_name), "remote_bytes": len(remote_name)} | members  # fmt: skip
+    values = {
+        "type": events.DEF_SOCKET,
+        "ts": BOOT_NS,
+        "key": key,
+        "ino": 4321,
+        "family": 2,
+        "kind": 1,
+        "protocol": 6,
+        "local_bytes": len(local_name),
+        "remote_bytes": len(remote_name),
+    } | members
     return _units(pack(events.SOCKET_DEFINITION, values) + local_name + remote_name)
 
 
 def sockaddr(address: str | bytes, port: int = 0) -> bytes:
     """A sockaddr: an IPv4 or IPv6 address as text, a Unix name as bytes."""
-    import ipaddress
-
     if isinstance(address, bytes):
         return struct.pack("<H", 1) + address
     where = ipaddress.ip_address(address)
@@ -179,7 +220,7 @@ class ListLane:
 
     def read(self, limit: int) -> list[bytes]:
         """See ControlLane."""
-        found = self.records[self._next:self._next + limit]
+        found = self.records[self._next : self._next + limit]
         self._next += len(found)
         return found
 
@@ -271,7 +312,7 @@ class FakeKernel:
         if not self._room(cpu, max(len(raw), need), ring // 20):
             return False
         at = int(account[rings.HEAD]) & (ring - 1)
-        self.capture.rings[cpu, at:at + len(raw)] = np.frombuffer(raw, np.uint8)  # across the end: into the slack
+        self.capture.rings[cpu, at : at + len(raw)] = np.frombuffer(raw, np.uint8)  # across the end: into the slack
         account[rings.HEAD] += len(raw)
         return True
 
@@ -325,7 +366,9 @@ class FakeKernel:
         self._number(cpu)
         return True
 
-    def control(self, cpu: int, name: str, blobs: Mapping[str, bytes] | Sequence[tuple[str, bytes]] = (), **members: Any) -> bool:
+    def control(
+        self, cpu: int, name: str, blobs: Mapping[str, bytes] | Sequence[tuple[str, bytes]] = (), **members: Any
+    ) -> bool:
         """A control event; False: refused and counted."""
         self._time(members)
         if not self.capture.list_lane.submit(control(name, blobs, cpu=cpu, seq=self._next(cpu), **members)):

@@ -11,7 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from monitor import encode, events
-from tests.fakes import BOOT_NS, ORIGIN, WALL_NS, Bench, FakeKernel, control, facts, sockaddr, socket_definition, spelled
+from tests.fakes import (
+    BOOT_NS,
+    ORIGIN,
+    WALL_NS,
+    Bench,
+    FakeKernel,
+    control,
+    facts,
+    sockaddr,
+    socket_definition,
+    spelled,
+)
 
 Scene = Callable[[FakeKernel], object]
 
@@ -38,12 +49,20 @@ def process(kernel: FakeKernel, cgroup: bytes = b"", **changes: Any) -> None:
 def opened(kernel: FakeKernel, path: bytes = b"/etc/passwd", oflags: int = 0, kf: int = 0, **definition: Any) -> None:
     """That cat opens a file as descriptor 3: session 1."""
     kernel.file(0, FILE, path, **definition)
-    kernel.bulk(0, "file_open", key=FILE, ret=3, nr=OPENAT, fd=3, kf=events.BEGIN | kf, session=1, generation=7, oflags=oflags)
+    kernel.bulk(
+        0, "file_open", key=FILE, ret=3, nr=OPENAT, fd=3, kf=events.BEGIN | kf, session=1, generation=7, oflags=oflags
+    )
 
 
 def connected(kernel: FakeKernel, local_name: bytes = b"", remote_name: bytes = b"", **definition: Any) -> None:
     """That cat has a socket as descriptor 5: session 2."""
-    about: dict[str, Any] = {"cookie": 4097, "local": LOOPBACK, "local_port": 40000, "remote": REMOTE, "remote_port": 443}
+    about: dict[str, Any] = {
+        "cookie": 4097,
+        "local": LOOPBACK,
+        "local_port": 40000,
+        "remote": REMOTE,
+        "remote_port": 443,
+    }
     kernel.socket(0, SOCKET, local_name, remote_name, **(definition or about))
     kernel.session(0, key=SOCKET, session=2, generation=9)
 
@@ -52,8 +71,22 @@ def _failed_open(name: bytes, **members: Any) -> Scene:
     def scene(kernel: FakeKernel) -> None:
         process(kernel)
         kernel.file(0, WORK, b"/srv/data", mode=DIRECTORY_FLAGS)
-        kernel.bulk(0, "file_open", name, **({"ret": -errno.ENOENT, "nr": OPENAT, "fd": -1, "kf": events.CLAIMED, "session": len(name),
-                                              "oflags": RDWR_CREAT} | members))  # fmt: skip
+        kernel.bulk(
+            0,
+            "file_open",
+            name,
+            **(
+                {
+                    "ret": -errno.ENOENT,
+                    "nr": OPENAT,
+                    "fd": -1,
+                    "kf": events.CLAIMED,
+                    "session": len(name),
+                    "oflags": RDWR_CREAT,
+                }
+                | members
+            ),
+        )
 
     return scene
 
@@ -93,34 +126,67 @@ def _socket_io(name: str, members: dict[str, Any], tail: bytes = b"", **definiti
 
 def _control(name: str, blobs: dict[str, bytes], **members: Any) -> Scene:
     def scene(kernel: FakeKernel) -> None:
-        kernel.control(1, name, blobs, **(facts(tgid=200, tid=200, ppid=100, comm=b"python3", start=6_000_000_001) | members))
+        kernel.control(
+            1, name, blobs, **(facts(tgid=200, tid=200, ppid=100, comm=b"python3", start=6_000_000_001) | members)
+        )
 
     return scene
 
 
 def _socket(local: bytes, local_port: int, remote: bytes = b"", remote_port: int = 0, **members: Any) -> bytes:
-    return socket_definition(local=local, local_port=local_port, remote=remote, remote_port=remote_port, **({"cookie": 4097} | members))
+    return socket_definition(
+        local=local, local_port=local_port, remote=remote, remote_port=remote_port, **({"cookie": 4097} | members)
+    )
 
 
 _UNIX = {"family": 1, "kind": 1, "protocol": 0}
 _UDP = {"kind": 2, "protocol": 17}
 _TO = sockaddr("198.51.100.9", 53)
-_EXEC = {"executable": PYTHON, "cgroup": spelled(b"/user.slice"), "directory": spelled(b"/srv/work"), "args": b"python3\0-m\0http.server\0"}
+_EXEC = {
+    "executable": PYTHON,
+    "cgroup": spelled(b"/user.slice"),
+    "directory": spelled(b"/srv/work"),
+    "args": b"python3\0-m\0http.server\0",
+}
 _IDENTITY = {"ino": 77, "dev": 253 << 20 | 2, "mode": 0o100755}
 
 SCENES: dict[str, Scene] = {
     "process_fork": _control("process_fork", {"executable": PYTHON}, ret=200, nr=CLONE),
     "process_fork.failure": _control("process_fork", {"executable": PYTHON}, ret=-errno.EAGAIN, nr=CLONE),
-    "process_fork.container": _control("process_fork", {"executable": PYTHON, "cgroup": spelled(CGROUP)}, ret=200, nr=CLONE),
+    "process_fork.container": _control(
+        "process_fork", {"executable": PYTHON, "cgroup": spelled(CGROUP)}, ret=200, nr=CLONE
+    ),
     "process_exec": _control("process_exec", _EXEC, nr=EXECVE, login_uid=1000, login_session=3, **_IDENTITY),
-    "process_exec.failure": _control("process_exec", {"executable": PYTHON, "name": b"bin/tool", "base": spelled(b"/opt")},
-                                     ret=-errno.EACCES, nr=EXECVE, kf=events.CLAIMED),
-    "process_exec.truncated": _control("process_exec", _EXEC | {"args": b"python3\0-c\0aaaa"}, nr=EXECVE, kf=events.TRUNCATED,
-                                       original=65536, **_IDENTITY),
-    "process_exec.non_utf8": _control("process_exec", _EXEC | {"args": b"caf\xe9\0-l\0", "directory": spelled(b"/srv/\xff\n"),
-                                                               "executable": spelled(b"/opt/caf\xe9")}, nr=EXECVE, comm=b"caf\xe9", **_IDENTITY),
-    "process_exec.memfd": _control("process_exec", _EXEC | {"executable": b"memfd:payload\0/\0"}, nr=EXECVE,
-                                   flags=events.FILE_FLAGS["DELETED"] | events.FILE_FLAGS["NO_PATH"], **_IDENTITY),
+    "process_exec.failure": _control(
+        "process_exec",
+        {"executable": PYTHON, "name": b"bin/tool", "base": spelled(b"/opt")},
+        ret=-errno.EACCES,
+        nr=EXECVE,
+        kf=events.CLAIMED,
+    ),
+    "process_exec.truncated": _control(
+        "process_exec",
+        _EXEC | {"args": b"python3\0-c\0aaaa"},
+        nr=EXECVE,
+        kf=events.TRUNCATED,
+        original=65536,
+        **_IDENTITY,
+    ),
+    "process_exec.non_utf8": _control(
+        "process_exec",
+        _EXEC
+        | {"args": b"caf\xe9\0-l\0", "directory": spelled(b"/srv/\xff\n"), "executable": spelled(b"/opt/caf\xe9")},
+        nr=EXECVE,
+        comm=b"caf\xe9",
+        **_IDENTITY,
+    ),
+    "process_exec.memfd": _control(
+        "process_exec",
+        _EXEC | {"executable": b"memfd:payload\0/\0"},
+        nr=EXECVE,
+        flags=events.FILE_FLAGS["DELETED"] | events.FILE_FLAGS["NO_PATH"],
+        **_IDENTITY,
+    ),
     "process_exec.setuid": _control("process_exec", _EXEC, nr=EXECVE, uid=1000, gid=1000, euid=0, egid=0, **_IDENTITY),
     "process_exit": _control("process_exit", {"executable": PYTHON}, nr=NO_CALL, arg=3 << 8),
     "process_exit.signal": _control("process_exit", {"executable": PYTHON}, nr=NO_CALL, arg=9),
@@ -134,58 +200,171 @@ SCENES: dict[str, Scene] = {
     "file_open.failure_relative": _failed_open(b"sub/file", key=WORK, kf=events.CLAIMED | events.RELATIVE),
     "file_open.failure_non_utf8": _failed_open(b"/nowhere/\xff"),
     "file_open.failure_unnamed": _failed_open(b"", ret=-errno.EFAULT, kf=events.UNNAMED),
-    "file_open.compat": lambda kernel: (process(kernel), kernel.file(0, FILE, b"/etc/hosts"), kernel.bulk(
-        0, "file_open", key=FILE, ret=3, nr=5, fd=3, kf=events.BEGIN | events.COMPAT, session=1, generation=7, oflags=0o100000)),
+    "file_open.compat": lambda kernel: (
+        process(kernel),
+        kernel.file(0, FILE, b"/etc/hosts"),
+        kernel.bulk(
+            0,
+            "file_open",
+            key=FILE,
+            ret=3,
+            nr=5,
+            fd=3,
+            kf=events.BEGIN | events.COMPAT,
+            session=1,
+            generation=7,
+            oflags=0o100000,
+        ),
+    ),
     "file_open.unknown_process": lambda kernel: opened(kernel),
     "file_read": _io("file_read", {"ret": 4096, "nr": READ}),
     "file_read.failure": _io("file_read", {"ret": -errno.EISDIR, "nr": READ}),
     "file_read.real_user": _io("file_read", {"ret": 4096, "nr": READ}, uid=1000, gid=1000, euid=33, egid=33),
     "file_read.container": _io("file_read", {"ret": 4096, "nr": READ}, cgroup=CGROUP),
     "file_read.unresolved": _io("file_read", {"ret": 4096, "nr": READ, "generation": 5}),
-    "file_read.bad_descriptor": _io("file_read", {"ret": -errno.EBADF, "nr": READ, "fd": 99, "session": 0xFFFFFFFF, "kf": events.UNNAMED}),
+    "file_read.bad_descriptor": _io(
+        "file_read", {"ret": -errno.EBADF, "nr": READ, "fd": 99, "session": 0xFFFFFFFF, "kf": events.UNNAMED}
+    ),
     "file_write": _io("file_write", {"ret": 512, "nr": WRITE}),
-    **{("file_close" if reason == "close" else f"file_close.{reason}"): _close(reason) for reason in events.CLOSE_REASONS},
+    **{
+        ("file_close" if reason == "close" else f"file_close.{reason}"): _close(reason)
+        for reason in events.CLOSE_REASONS
+    },
     "file_close.unnamed": _close("close", fd=9, session=0xFFFFFFFF, kf=events.UNNAMED, read_count=0, read_bytes=0),
-    "file_delete": _control("file_delete", {"executable": PYTHON, "name": b"/srv/old.txt"}, nr=UNLINKAT, kf=events.CLAIMED),
-    "file_delete.failure": _control("file_delete", {"executable": PYTHON, "name": b"/srv/old.txt"}, ret=-errno.EBUSY, nr=UNLINKAT, kf=events.CLAIMED),
-    "file_delete.relative": _control("file_delete", {"executable": PYTHON, "name": b"old.txt", "base": spelled(b"/srv")}, nr=UNLINKAT,
-                                     kf=events.CLAIMED),
-    "file_delete.non_utf8": _control("file_delete", {"executable": PYTHON, "name": b"/srv/\xc3\x28\n"}, nr=UNLINKAT, kf=events.CLAIMED),
-    "file_rename": _control("file_rename", {"executable": PYTHON, "name": b"a.txt", "base": spelled(b"/srv"), "name2": b"/srv/b.txt"},
-                            nr=RENAME, kf=events.CLAIMED),
-    "file_rename.non_utf8": _control("file_rename", {"executable": PYTHON, "name": b"/srv/\xe9", "name2": b"/srv/\xea"}, nr=RENAME, kf=events.CLAIMED),
-    "socket_bind": _control("socket_bind", {"executable": PYTHON, "address": sockaddr("127.0.0.1", 8000), "socket": _socket(LOOPBACK, 8000)},
-                            nr=BIND, fd=3),
-    "socket_bind.failure": _control("socket_bind", {"executable": PYTHON, "address": sockaddr("127.0.0.1", 80), "socket": _socket(b"", 0)},
-                                    ret=-errno.EACCES, nr=BIND, fd=3),
-    "socket_listen": _control("socket_listen", {"executable": PYTHON, "socket": _socket(LOOPBACK, 8000, state=10)}, nr=LISTEN, fd=3),
-    "socket_listen.unix": _control("socket_listen", {"executable": PYTHON, "socket": socket_definition(local_name=b"/run/app.sock\0", **_UNIX)},
-                                   nr=LISTEN, fd=3),
-    "socket_connect": _control("socket_connect", {"executable": CURL, "address": sockaddr("192.0.2.7", 443),
-                                                  "socket": _socket(LOOPBACK, 40000, REMOTE, 443)}, nr=CONNECT, fd=5),
-    "socket_connect.failure": _control("socket_connect", {"executable": CURL, "address": sockaddr("192.0.2.7", 443), "socket": _socket(b"", 0)},
-                                       ret=-errno.ECONNREFUSED, nr=CONNECT, fd=5),
-    "socket_connect.in_progress": _control("socket_connect", {"executable": CURL, "address": sockaddr("192.0.2.7", 443),
-                                                              "socket": _socket(LOOPBACK, 40000, REMOTE, 443)}, ret=-errno.EINPROGRESS,
-                                           nr=CONNECT, fd=5),
-    "socket_connect.ipv6": _control("socket_connect", {"executable": CURL, "address": sockaddr("2001:db8::7", 443),
-                                                       "socket": _socket(LOCAL6, 40000, REMOTE6, 443, family=10)}, nr=CONNECT, fd=5),
-    "socket_connect.unix": _control("socket_connect", {"executable": CURL, "address": sockaddr(b"/run/app.sock\0"),
-                                                       "socket": socket_definition(remote_name=b"/run/app.sock\0", **_UNIX)}, nr=CONNECT, fd=5),
-    "socket_connect.unix_failure": _control("socket_connect", {"executable": CURL, "address": sockaddr(b"\0abstract\xff"),
-                                                               "socket": socket_definition(**_UNIX)}, ret=-errno.ECONNREFUSED, nr=CONNECT, fd=5),
-    "socket_accept": _control("socket_accept", {"executable": PYTHON, "socket": _socket(LOOPBACK, 8000, REMOTE, 51515)}, ret=7, nr=ACCEPT, fd=7),
-    "socket_accept.failure": _control("socket_accept", {"executable": PYTHON, "socket": _socket(LOOPBACK, 8000)}, ret=-errno.EAGAIN, nr=ACCEPT, fd=3),
+    "file_delete": _control(
+        "file_delete", {"executable": PYTHON, "name": b"/srv/old.txt"}, nr=UNLINKAT, kf=events.CLAIMED
+    ),
+    "file_delete.failure": _control(
+        "file_delete", {"executable": PYTHON, "name": b"/srv/old.txt"}, ret=-errno.EBUSY, nr=UNLINKAT, kf=events.CLAIMED
+    ),
+    "file_delete.relative": _control(
+        "file_delete",
+        {"executable": PYTHON, "name": b"old.txt", "base": spelled(b"/srv")},
+        nr=UNLINKAT,
+        kf=events.CLAIMED,
+    ),
+    "file_delete.non_utf8": _control(
+        "file_delete", {"executable": PYTHON, "name": b"/srv/\xc3\x28\n"}, nr=UNLINKAT, kf=events.CLAIMED
+    ),
+    "file_rename": _control(
+        "file_rename",
+        {"executable": PYTHON, "name": b"a.txt", "base": spelled(b"/srv"), "name2": b"/srv/b.txt"},
+        nr=RENAME,
+        kf=events.CLAIMED,
+    ),
+    "file_rename.non_utf8": _control(
+        "file_rename", {"executable": PYTHON, "name": b"/srv/\xe9", "name2": b"/srv/\xea"}, nr=RENAME, kf=events.CLAIMED
+    ),
+    "socket_bind": _control(
+        "socket_bind",
+        {"executable": PYTHON, "address": sockaddr("127.0.0.1", 8000), "socket": _socket(LOOPBACK, 8000)},
+        nr=BIND,
+        fd=3,
+    ),
+    "socket_bind.failure": _control(
+        "socket_bind",
+        {"executable": PYTHON, "address": sockaddr("127.0.0.1", 80), "socket": _socket(b"", 0)},
+        ret=-errno.EACCES,
+        nr=BIND,
+        fd=3,
+    ),
+    "socket_listen": _control(
+        "socket_listen", {"executable": PYTHON, "socket": _socket(LOOPBACK, 8000, state=10)}, nr=LISTEN, fd=3
+    ),
+    "socket_listen.unix": _control(
+        "socket_listen",
+        {"executable": PYTHON, "socket": socket_definition(local_name=b"/run/app.sock\0", **_UNIX)},
+        nr=LISTEN,
+        fd=3,
+    ),
+    "socket_connect": _control(
+        "socket_connect",
+        {"executable": CURL, "address": sockaddr("192.0.2.7", 443), "socket": _socket(LOOPBACK, 40000, REMOTE, 443)},
+        nr=CONNECT,
+        fd=5,
+    ),
+    "socket_connect.failure": _control(
+        "socket_connect",
+        {"executable": CURL, "address": sockaddr("192.0.2.7", 443), "socket": _socket(b"", 0)},
+        ret=-errno.ECONNREFUSED,
+        nr=CONNECT,
+        fd=5,
+    ),
+    "socket_connect.in_progress": _control(
+        "socket_connect",
+        {"executable": CURL, "address": sockaddr("192.0.2.7", 443), "socket": _socket(LOOPBACK, 40000, REMOTE, 443)},
+        ret=-errno.EINPROGRESS,
+        nr=CONNECT,
+        fd=5,
+    ),
+    "socket_connect.ipv6": _control(
+        "socket_connect",
+        {
+            "executable": CURL,
+            "address": sockaddr("2001:db8::7", 443),
+            "socket": _socket(LOCAL6, 40000, REMOTE6, 443, family=10),
+        },
+        nr=CONNECT,
+        fd=5,
+    ),
+    "socket_connect.unix": _control(
+        "socket_connect",
+        {
+            "executable": CURL,
+            "address": sockaddr(b"/run/app.sock\0"),
+            "socket": socket_definition(remote_name=b"/run/app.sock\0", **_UNIX),
+        },
+        nr=CONNECT,
+        fd=5,
+    ),
+    "socket_connect.unix_failure": _control(
+        "socket_connect",
+        {"executable": CURL, "address": sockaddr(b"\0abstract\xff"), "socket": socket_definition(**_UNIX)},
+        ret=-errno.ECONNREFUSED,
+        nr=CONNECT,
+        fd=5,
+    ),
+    "socket_accept": _control(
+        "socket_accept",
+        {"executable": PYTHON, "socket": _socket(LOOPBACK, 8000, REMOTE, 51515)},
+        ret=7,
+        nr=ACCEPT,
+        fd=7,
+    ),
+    "socket_accept.failure": _control(
+        "socket_accept", {"executable": PYTHON, "socket": _socket(LOOPBACK, 8000)}, ret=-errno.EAGAIN, nr=ACCEPT, fd=3
+    ),
     "socket_send": _socket_io("socket_send", {"ret": 100, "nr": SENDTO}),
-    "socket_send.udp": _socket_io("socket_send", {"ret": 12, "nr": SENDTO, "kf": events.ADDRESS | events.CLAIMED, "pad": len(_TO)}, _TO,
-                                  **_UDP, local=LOOPBACK, local_port=5353, cookie=4098),
+    "socket_send.udp": _socket_io(
+        "socket_send",
+        {"ret": 12, "nr": SENDTO, "kf": events.ADDRESS | events.CLAIMED, "pad": len(_TO)},
+        _TO,
+        **_UDP,
+        local=LOOPBACK,
+        local_port=5353,
+        cookie=4098,
+    ),
     "socket_send.failure": _socket_io("socket_send", {"ret": -errno.EPIPE, "nr": SENDMSG}),
     "socket_receive": _socket_io("socket_receive", {"ret": 100, "nr": RECVFROM}),
-    "socket_receive.udp": _socket_io("socket_receive", {"ret": 12, "nr": RECVFROM, "kf": events.ADDRESS | events.CLAIMED, "pad": len(_TO)}, _TO,
-                                     **_UDP, local=LOOPBACK, local_port=5353, cookie=4098),
-    "socket_receive.unix": _socket_io("socket_receive", {"ret": 5, "nr": READ}, **_UNIX, local_name=b"/run/app.sock\0", remote_name=b"\0peer"),
-    "socket_close": _socket_io("socket_close", {"nr": CLOSE, "read_count": 2, "read_bytes": 300, "write_count": 1, "write_bytes": 100}),
-    "socket_close.exit": _socket_io("socket_close", {"nr": NO_CALL, "reason": events.CLOSE_REASONS.index("exit"), "write_count": 1, "write_bytes": 9}),
+    "socket_receive.udp": _socket_io(
+        "socket_receive",
+        {"ret": 12, "nr": RECVFROM, "kf": events.ADDRESS | events.CLAIMED, "pad": len(_TO)},
+        _TO,
+        **_UDP,
+        local=LOOPBACK,
+        local_port=5353,
+        cookie=4098,
+    ),
+    "socket_receive.unix": _socket_io(
+        "socket_receive", {"ret": 5, "nr": READ}, **_UNIX, local_name=b"/run/app.sock\0", remote_name=b"\0peer"
+    ),
+    "socket_close": _socket_io(
+        "socket_close", {"nr": CLOSE, "read_count": 2, "read_bytes": 300, "write_count": 1, "write_bytes": 100}
+    ),
+    "socket_close.exit": _socket_io(
+        "socket_close",
+        {"nr": NO_CALL, "reason": events.CLOSE_REASONS.index("exit"), "write_count": 1, "write_bytes": 9},
+    ),
 }
 """Golden name -> what happens. The golden is the document of the last event; the name begins with that event's."""
 
@@ -219,32 +398,52 @@ def _degraded() -> encode.Document:
 MADE: dict[str, Callable[[], encode.Document]] = {
     "monitor_start": lambda: {
         "monitor": {
-            "adopted": True, "kernel": "6.12.0", "layout": "0123456789abcdef", "profile": "full", "config_digest": "fedcba9876543210",
-            "hooks": ["tp_btf/sched_process_exec", "tp_btf/sys_exit"], "features": ["rdonly_cast", "ringbuf"], "missing": ["task_pt_regs"],
-            "events": ["process_exec", "file_open"], "processes": 117,
+            "adopted": True,
+            "kernel": "6.12.0",
+            "layout": "0123456789abcdef",
+            "profile": "full",
+            "config_digest": "fedcba9876543210",
+            "hooks": ["tp_btf/sched_process_exec", "tp_btf/sys_exit"],
+            "features": ["rdonly_cast", "ringbuf"],
+            "missing": ["task_pt_regs"],
+            "events": ["process_exec", "file_open"],
+            "processes": 117,
         },
         "previous": {"epoch": "8899aabbccddeeff", "sequence": 4711},
     },
     "monitor_stop": lambda: {"monitor": {"reason": "SIGTERM"}},
     "monitor_loss": lambda: {"loss": _loss()},
     "monitor_loss.degraded": lambda: {"loss": _degraded()},
-    "monitor_loss.earlier": lambda: {"loss": {"class": "unknown", "cpu": 0, "count": 12, "first": 100, "last": 111, "reason": "ring_full",
-                                              "epoch": "8899aabbccddeeff", "exact": False}},
+    "monitor_loss.earlier": lambda: {
+        "loss": {
+            "class": "unknown",
+            "cpu": 0,
+            "count": 12,
+            "first": 100,
+            "last": 111,
+            "reason": "ring_full",
+            "epoch": "8899aabbccddeeff",
+            "exact": False,
+        }
+    },
     "monitor_config": lambda: {"config": {"old": "0011223344556677", "new": "8899aabbccddeeff", "keys": ["profile"]}},
     "monitor_config.clock": lambda: {"clock": {"step_ns": -3_600_000_000_000}},
     "monitor_config.log": lambda: {"log": {"notice": "the log was renamed: a new one was begun"}},
     "monitor_heartbeat": lambda: {"ledger": _ledger()},
-}  # fmt: skip
+}
 """Golden name -> the members of `ebpf` of a document that the monitor makes itself."""
 
 FOUND: dict[str, tuple[bytes, bytes]] = {
     "process_found": (
-        control("process_found", {"executable": PYTHON, "cgroup": spelled(CGROUP), "directory": spelled(b"/srv/work")},
-                **facts(tgid=300, tid=300, comm=b"python3", start=3_000_000_001, login_uid=1000, login_session=3)),
+        control(
+            "process_found",
+            {"executable": PYTHON, "cgroup": spelled(CGROUP), "directory": spelled(b"/srv/work")},
+            **facts(tgid=300, tid=300, comm=b"python3", start=3_000_000_001, login_uid=1000, login_session=3),
+        ),
         b"python3\0-m\0http.server\0",
     ),
     "process_found.non_utf8": (control("process_found", {}, **facts(tgid=300, tid=300, comm=b"caf\xe9")), b"caf\xe9\0"),
-}  # fmt: skip
+}
 """Golden name -> a record of the scan at start, and the arguments that /proc shows."""
 
 

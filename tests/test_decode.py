@@ -33,14 +33,24 @@ def test_control_record_gives_its_members_and_blobs(name: str) -> None:
 def test_bulk_record_gives_its_members_and_tail(name: str) -> None:
     record = decode.bulk(fakes.bulk(name, b"tail", ret=-(1 << 40), key=(1 << 64) - 1, fd=-1), 5)
     assert record.kind.name == name
-    assert (record.values["ret"], record.values["key"], record.values["fd"], record.values["cpu"]) == (-(1 << 40), -1, -1, 5)
+    assert (record.values["ret"], record.values["key"], record.values["fd"], record.values["cpu"]) == (
+        -(1 << 40),
+        -1,
+        -1,
+        5,
+    )
     if events.bulk_layout(record.kind).size == decode.ADDRESS_AT:
         assert record.blobs["tail"].startswith(b"tail")
 
 
 def test_definitions_give_their_members_and_tail() -> None:
     number, values, tail = decode.definition(fakes.file_definition(1 << 63, spelled(b"/a/b"), ino=9))
-    assert (number, values["key"], values["ino"], tail[: values["bytes"]]) == (events.DEF_FILE, -(1 << 63), 9, b"b\0a\0")
+    assert (number, values["key"], values["ino"], tail[: values["bytes"]]) == (
+        events.DEF_FILE,
+        -(1 << 63),
+        9,
+        b"b\0a\0",
+    )
     number, values, tail = decode.definition(fakes.task_definition(facts(tid=8), b"/x"))
     assert (number, decode.task_facts(values)["tid"], tail[: values["cgroup_bytes"]]) == (events.DEF_TASK, 8, b"x\0")
     number, values, tail = decode.definition(fakes.socket_definition(3, b"/s", b"/t"))
@@ -55,15 +65,22 @@ def test_signed_keys_are_the_same_bits(key: int) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"", b"\0", bytes(events.CONTROL.size), fakes.control("process_exit")[:-1], fakes.control("process_exit", length=12),
-        fakes.control("process_exit", length=1 << 31), fakes.control("process_exit", type=999), fakes.control("process_exit", type=events.EVENT["file_read"].id),
-        fakes.control("process_exit") + b"\1\0\0\0", fakes.control("process_exit", length=events.CONTROL.size + 4) + bytes(4),
+        b"",
+        b"\0",
+        bytes(events.CONTROL.size),
+        fakes.control("process_exit")[:-1],
+        fakes.control("process_exit", length=12),
+        fakes.control("process_exit", length=1 << 31),
+        fakes.control("process_exit", type=999),
+        fakes.control("process_exit", type=events.EVENT["file_read"].id),
+        fakes.control("process_exit") + b"\1\0\0\0",
+        fakes.control("process_exit", length=events.CONTROL.size + 4) + bytes(4),
         fakes.control("process_exit", length=events.CONTROL.size + 16) + struct.pack("<IIQ", 99, 8, 0),
         fakes.control("process_exit", length=events.CONTROL.size + 16) + struct.pack("<IIQ", 1, 9, 0),
         fakes.control("process_exit", length=events.CONTROL.size + 16) + struct.pack("<IIQ", 1, 0xFFFFFFFF, 0),
     ],
     ids=lambda raw: f"{len(raw)}_bytes",
-)  # fmt: skip
+)
 def test_impossible_control_record_is_refused(raw: bytes) -> None:
     if raw[:-4] == fakes.control("process_exit"):  # bytes behind the length are the ring's
         assert decode.control(raw).blobs == {}
@@ -85,7 +102,11 @@ def test_garbage_is_a_decode_error_and_nothing_else(raw: bytes, number: int, wit
             read(raw)
 
 
-@given(st.binary(max_size=200), st.sampled_from([kind.id for kind in events.EVENTS if kind.lane == "control"]), st.binary(max_size=300))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([kind.id for kind in events.EVENTS if kind.lane == "control"]),
+    st.binary(max_size=300),
+)
 def test_garbage_in_members_and_blobs_is_described_or_refused(head: bytes, number: int, tail: bytes) -> None:
     raw = bytearray(events.CONTROL.size) + tail
     raw[: len(head)] = head[: events.CONTROL.size]

@@ -18,9 +18,14 @@ def control(name: str, blobs: dict[str, bytes] | None = None, **members: Any) ->
 
 @pytest.mark.parametrize(
     ("status", "process", "signal"),
-    [(0, {"exit_code": 0}, None), (3 << 8, {"exit_code": 3}, None), (255 << 8, {"exit_code": 255}, None),
-     (9, {}, {"number": 9, "name": "SIGKILL"}), (11 | 128, {}, {"number": 11, "name": "SIGSEGV"})],
-)  # fmt: skip
+    [
+        (0, {"exit_code": 0}, None),
+        (3 << 8, {"exit_code": 3}, None),
+        (255 << 8, {"exit_code": 255}, None),
+        (9, {}, {"number": 9, "name": "SIGKILL"}),
+        (11 | 128, {}, {"number": 11, "name": "SIGSEGV"}),
+    ],
+)
 def test_exit_has_a_code_or_a_signal(status: int, process: Document, signal: Document | None) -> None:
     _, task, extra = control("process_exit", arg=status)
     assert {key: value for key, value in task["process"].items() if key == "exit_code"} == process
@@ -28,14 +33,25 @@ def test_exit_has_a_code_or_a_signal(status: int, process: Document, signal: Doc
 
 
 def test_exec_names_the_program_by_the_kernels_file() -> None:
-    found, task, _ = control("process_exec", {"executable": spelled(b"/usr/bin/x"), "name": b"claimed"}, ino=5, dev=1, mode=0o104755)
-    assert found.sections["file"] == {"path": "/usr/bin/x", "name": "x", "inode": "5", "device": "0:1", "mode": "4755", "type": "file"}
+    found, task, _ = control(
+        "process_exec", {"executable": spelled(b"/usr/bin/x"), "name": b"claimed"}, ino=5, dev=1, mode=0o104755
+    )
+    assert found.sections["file"] == {
+        "path": "/usr/bin/x",
+        "name": "x",
+        "inode": "5",
+        "device": "0:1",
+        "mode": "4755",
+        "type": "file",
+    }
     assert found.ebpf == {"path_source": "file"}
     assert task["process"]["executable"] == "/usr/bin/x"
 
 
 def test_failed_exec_names_what_the_caller_gave_and_keeps_the_old_program() -> None:
-    found, task, _ = control("process_exec", {"executable": spelled(b"/bin/sh"), "name": b"x", "base": spelled(b"/opt")}, ret=-2)
+    found, task, _ = control(
+        "process_exec", {"executable": spelled(b"/bin/sh"), "name": b"x", "base": spelled(b"/opt")}, ret=-2
+    )
     assert found.sections["file"] == {"path": "/opt/x", "name": "x"}
     assert found.ebpf == {"path_source": "caller", "claimed": True}
     assert task["process"]["executable"] == "/bin/sh"
@@ -47,7 +63,9 @@ def test_truncated_arguments_say_how_long_they_were() -> None:
 
 
 def test_rename_keeps_the_earlier_name_beside_the_new_one() -> None:
-    found, _, _ = control("file_rename", {"name": b"old", "base": spelled(b"/a"), "name2": b"new", "base2": spelled(b"/b")})
+    found, _, _ = control(
+        "file_rename", {"name": b"old", "base": spelled(b"/a"), "name2": b"new", "base2": spelled(b"/b")}
+    )
     assert found.sections["file"] == {"path": "/b/new", "name": "new", "Ext": {"original": {"path": "/a/old"}}}
 
 
@@ -69,7 +87,9 @@ def test_failed_connect_still_has_its_destination() -> None:
     assert found.ebpf["claimed"] is True
 
 
-@pytest.mark.parametrize(("name", "direction"), [("socket_connect", "egress"), ("socket_accept", "ingress"), ("socket_listen", None)])
+@pytest.mark.parametrize(
+    ("name", "direction"), [("socket_connect", "egress"), ("socket_accept", "ingress"), ("socket_listen", None)]
+)
 def test_direction_is_that_of_the_connection(name: str, direction: str | None) -> None:
     assert control(name, {"socket": socket_definition()})[0].sections["network"].get("direction") == direction
 
@@ -104,5 +124,6 @@ def test_a_memfd_is_named_without_a_slash() -> None:
 
 def test_identity_of_a_path_is_the_kernels(tmp_path: Any) -> None:
     found = describe.stat_identity(str(tmp_path))
-    assert found is not None and found[0] == tmp_path.stat().st_ino
+    assert found is not None
+    assert found[0] == tmp_path.stat().st_ino
     assert describe.stat_identity(str(tmp_path / "none")) is None

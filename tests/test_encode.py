@@ -15,15 +15,20 @@ from tests import fakes
 from tests.fakes import BOOT_NS, ORIGIN, WALL_NS, spelled
 
 NAME = st.binary(min_size=1, max_size=80).map(lambda name: name.replace(b"\0", b"")).filter(bool)
-PATH = st.lists(NAME.map(lambda name: name.replace(b"/", b"")).filter(bool), min_size=1, max_size=4).map(lambda parts: b"/" + b"/".join(parts))
+PATH = st.lists(NAME.map(lambda name: name.replace(b"/", b"")).filter(bool), min_size=1, max_size=4).map(
+    lambda parts: b"/" + b"/".join(parts)
+)
 
 
 def line_of(raw: bytes) -> dict[str, Any]:
     """The document of a control record; it is one line of valid JSON."""
     record = decode.control(raw)
     found, task, extra = describe.control(record, fakes.tasks())
-    text = encode.line(encode.document(ORIGIN, record.kind, record.values, WALL_NS, 42, names=found, task=task, extra=extra))
-    assert text.count(b"\n") == 1 and text.endswith(b"\n")
+    text = encode.line(
+        encode.document(ORIGIN, record.kind, record.values, WALL_NS, 42, names=found, task=task, extra=extra)
+    )
+    assert text.count(b"\n") == 1
+    assert text.endswith(b"\n")
     assert not any(byte < 0x20 for byte in text[:-1])
     document: dict[str, Any] = orjson.loads(text)
     return document
@@ -37,7 +42,12 @@ def original(document: dict[str, Any], path: str) -> bytes:
     return names.original(shown, document["ebpf"].get("raw", {}).get(path.replace(".", "_")))
 
 
-@given(executable=PATH, directory=PATH, args=st.lists(st.binary(max_size=40).map(lambda arg: arg.replace(b"\0", b"")), min_size=1, max_size=5), comm=NAME)
+@given(
+    executable=PATH,
+    directory=PATH,
+    args=st.lists(st.binary(max_size=40).map(lambda arg: arg.replace(b"\0", b"")), min_size=1, max_size=5),
+    comm=NAME,
+)
 def test_any_bytes_of_an_exec_come_back(executable: bytes, directory: bytes, args: list[bytes], comm: bytes) -> None:
     block = b"".join(arg + b"\0" for arg in args)
     blobs = {"executable": spelled(executable), "directory": spelled(directory), "args": block}
@@ -51,7 +61,9 @@ def test_any_bytes_of_an_exec_come_back(executable: bytes, directory: bytes, arg
 
 @given(name=NAME, other=NAME, base=PATH)
 def test_any_bytes_of_a_rename_come_back(name: bytes, other: bytes, base: bytes) -> None:
-    found = line_of(fakes.control("file_rename", {"name": name, "base": spelled(base), "name2": other, "base2": spelled(base)}))
+    found = line_of(
+        fakes.control("file_rename", {"name": name, "base": spelled(base), "name2": other, "base2": spelled(base)})
+    )
     for path, given_name in (("file.Ext.original.path", name), ("file.path", other)):
         assert original(found, path) == (given_name if given_name.startswith(b"/") else base + b"/" + given_name)
 
@@ -64,7 +76,11 @@ def test_any_unix_name_comes_back(name: bytes) -> None:
     assert original(found, "ebpf.socket.peer_path") == wanted
 
 
-@given(address=st.binary(max_size=112), definition=st.binary(max_size=400), name=st.sampled_from(["socket_bind", "socket_connect", "socket_accept"]))
+@given(
+    address=st.binary(max_size=112),
+    definition=st.binary(max_size=400),
+    name=st.sampled_from(["socket_bind", "socket_connect", "socket_accept"]),
+)
 def test_any_address_gives_one_line_or_is_refused(address: bytes, definition: bytes, name: str) -> None:
     try:
         line_of(fakes.control(name, {"address": address, "socket": definition}))
@@ -78,8 +94,12 @@ def test_any_bytes_of_a_bulk_name_come_back_through_the_mirror(name: bytes, kind
     about = naming.file({"flags": 0, "ino": 1, "dev": 1, "mode": 0o100644}, spelled(path))
     kept = mirror.parse_object(mirror.object_fragment(about))
     record = decode.bulk(fakes.bulk(kind), 0)
-    found = orjson.loads(encode.line(encode.document(ORIGIN, record.kind, record.values, WALL_NS, 1, names=kept, task={})))
-    assert names.original(found["file"]["path"], found["ebpf"].get("raw", {}).get("file_path")) == (path if path != b"/" else b"/")
+    found = orjson.loads(
+        encode.line(encode.document(ORIGIN, record.kind, record.values, WALL_NS, 1, names=kept, task={}))
+    )
+    assert names.original(found["file"]["path"], found["ebpf"].get("raw", {}).get("file_path")) == (
+        path if path != b"/" else b"/"
+    )
 
 
 def plain(kind: str, **members: Any) -> dict[str, Any]:
@@ -112,7 +132,9 @@ def test_an_exit_has_no_outcome_of_a_call() -> None:
 
 
 def test_a_compat_call_is_named_by_its_own_table() -> None:
-    assert plain("file_open", nr=5, kf=events.COMPAT)["ebpf"]["syscall"] == tables.syscall_name(5, compat=True) == "open"
+    assert (
+        plain("file_open", nr=5, kf=events.COMPAT)["ebpf"]["syscall"] == tables.syscall_name(5, compat=True) == "open"
+    )
     assert plain("file_open", nr=5)["ebpf"]["syscall"] == "fstat"
 
 
@@ -147,5 +169,7 @@ def test_the_id_ends_with_the_sequence(sequence: int) -> None:
 
 def test_the_longest_compiled_line_fits_the_room_that_is_kept_for_one() -> None:
     # a relative claim: the base's path, the caller's name as path and as last name
-    fixed = len(encode.line(plain("file_open", ret=-13, oflags=0o37777777))) + len('"path_source":"caller","claimed":true,"file":{"path":"","name":""}')
+    fixed = len(encode.line(plain("file_open", ret=-13, oflags=0o37777777))) + len(
+        '"path_source":"caller","claimed":true,"file":{"path":"","name":""}'
+    )
     assert fixed + fastpath.FILE_ROOM + fastpath.TASK_ROOM + 2 * 4096 <= fastpath.LINE_ROOM

@@ -18,7 +18,9 @@ PROFILES = ("minimal", "standard", "full", "trace")
 
 each_event = pytest.mark.parametrize("kind", events.EVENTS, ids=lambda kind: kind.name)
 each_layout = pytest.mark.parametrize(
-    "layout", (*events.LAYOUTS, *(events.bulk_layout(kind) for kind in events.EVENTS if kind.lane == "bulk")), ids=lambda layout: layout.name
+    "layout",
+    [*events.LAYOUTS, *(events.bulk_layout(kind) for kind in events.EVENTS if kind.lane == "bulk")],
+    ids=lambda layout: layout.name,
 )
 
 
@@ -31,7 +33,9 @@ def test_names_numbers_and_kinds_of_blobs_are_unique() -> None:
 def test_numbers_of_events_are_not_those_of_definitions() -> None:
     definitions = (events.DEF_TASK, events.DEF_FILE, events.DEF_SOCKET, events.DEF_SESSION)
     assert max(definitions) < 16 <= min(events.EVENT_BY_ID)
-    assert max(kind.id for kind in events.EVENTS if kind.lane == "bulk") < 64, "the compiled pass has 64 rows of templates"
+    assert max(kind.id for kind in events.EVENTS if kind.lane == "bulk") < 64, (
+        "the compiled pass has 64 rows of templates"
+    )
 
 
 @pytest.mark.parametrize("flags", [events.KF, events.FILE_FLAGS], ids=["kf", "file"])
@@ -78,12 +82,15 @@ def test_words_are_those_of_ecs(kind: EventType) -> None:
 def test_event_is_documented(kind: EventType) -> None:
     assert kind.doc.endswith(".")
     assert kind.trigger
-    assert kind.profiles and kind.profiles == tuple(one for one in PROFILES if one in kind.profiles)
+    assert kind.profiles
+    assert kind.profiles == tuple(one for one in PROFILES if one in kind.profiles)
     if kind.lane != "made":
-        assert kind.probe and kind.edge
+        assert kind.probe
+        assert kind.edge
         assert all(tables.syscall_number(call) is not None for call in kind.syscalls)
     for shown in kind.shown:
-        assert shown.doc and not shown.doc.endswith("."), shown.path
+        assert shown.doc, shown.path
+        assert not shown.doc.endswith("."), shown.path
 
 
 @each_event

@@ -104,12 +104,19 @@ def test_both_write_the_golden(name: str) -> None:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "success": {}, "failure": {"ret": -5}, "no_call": {"nr": 0xFFFF}, "compat": {"kf": events.COMPAT, "nr": 3},
-    "unnamed": {"kf": events.UNNAMED, "session": 0xFFFFFFFF}, "begin": {"kf": events.BEGIN, "session": 9, "generation": 11},
+    "success": {},
+    "failure": {"ret": -5},
+    "no_call": {"nr": 0xFFFF},
+    "compat": {"kf": events.COMPAT, "nr": 3},
+    "unnamed": {"kf": events.UNNAMED, "session": 0xFFFFFFFF},
+    "begin": {"kf": events.BEGIN, "session": 9, "generation": 11},
     "failed_begin": {"kf": events.BEGIN, "session": 9, "generation": 11, "ret": -11},
     **{f"reason_{reason}": {"reason": number} for number, reason in enumerate(events.CLOSE_REASONS)},
-    **{f"unnamed_{reason}": {"kf": events.UNNAMED, "session": 0xFFFFFFFF, "reason": number} for number, reason in enumerate(events.CLOSE_REASONS)},
-}  # fmt: skip
+    **{
+        f"unnamed_{reason}": {"kf": events.UNNAMED, "session": 0xFFFFFFFF, "reason": number}
+        for number, reason in enumerate(events.CLOSE_REASONS)
+    },
+}
 
 
 @pytest.mark.parametrize("name", BULK)
@@ -128,7 +135,9 @@ def test_every_event_in_every_variant_is_written_without_python(name: str) -> No
             kernel.session(0, key=scenes.FILE, session=1, generation=7)
             members = {"ret": 17, "nr": 0, "fd": 3, "session": 1, "generation": 7, "key": scenes.FILE, "tid": 101}
             members |= {"read_count": 5, "read_bytes": 10**12, "write_count": 2, "write_bytes": 9} if closes else {}
-            kernel.bulk(0, name, **(members | {key: value for key, value in variant.items() if key != "reason" or closes}))
+            kernel.bulk(
+                0, name, **(members | {key: value for key, value in variant.items() if key != "reason" or closes})
+            )
 
     compiled, plain, handed = both(build)
     for variant, one, other in zip(variants, compiled.splitlines(), plain.splitlines(), strict=True):
@@ -139,7 +148,12 @@ def test_every_event_in_every_variant_is_written_without_python(name: str) -> No
 def opens(kernel: fakes.FakeKernel, claim: bytes, kf: int, base: bytes = b"/srv/data", **members: Any) -> None:
     scenes.process(kernel)
     kernel.file(0, scenes.WORK, base, mode=scenes.DIRECTORY_FLAGS)
-    kernel.bulk(0, "file_open", claim, **({"ret": -2, "nr": 257, "fd": -1, "kf": kf, "session": len(claim), "key": scenes.WORK} | members))
+    kernel.bulk(
+        0,
+        "file_open",
+        claim,
+        **({"ret": -2, "nr": 257, "fd": -1, "kf": kf, "session": len(claim), "key": scenes.WORK} | members),
+    )
 
 
 @pytest.mark.parametrize("claim", [b"/nowhere/x", b"x", b"sub/x", b"../x", b"x" * 4000, b"/" + b"y" * 255])
@@ -153,7 +167,9 @@ def test_a_clean_claim_is_written_without_python(claim: bytes, base: bytes) -> N
     assert orjson.loads(compiled)["file"]["path"].encode() == absolute
 
 
-@pytest.mark.parametrize("flags", [0, 1, 2, 3, 0o102, 0o1101, 0o100000, 0o2400000, 0o4010000, 0o20000000, 0o37777777, 1 << 31, 1 << 40])
+@pytest.mark.parametrize(
+    "flags", [0, 1, 2, 3, 0o102, 0o1101, 0o100000, 0o2400000, 0o4010000, 0o20000000, 0o37777777, 1 << 31, 1 << 40]
+)
 def test_open_flags_are_the_same_names(flags: int) -> None:
     compiled, plain, _ = both(lambda kernel: (scenes.process(kernel), scenes.opened(kernel, oflags=flags)))
     assert compiled == plain
@@ -165,7 +181,17 @@ def test_totals_are_less_what_was_reported() -> None:
         scenes.opened(bench.kernel)
         first = bench.drain()
         bench.pipeline.mirror.report(1, [3, 300, 2, 20])
-        bench.kernel.bulk(0, "file_close", fd=3, session=1, generation=7, read_count=10, read_bytes=1000, write_count=2, write_bytes=20)
+        bench.kernel.bulk(
+            0,
+            "file_close",
+            fd=3,
+            session=1,
+            generation=7,
+            read_count=10,
+            read_bytes=1000,
+            write_count=2,
+            write_bytes=20,
+        )
         return first + bench.drain()
 
     compiled = build(Bench())
@@ -258,7 +284,14 @@ def test_ids_are_twelve_hex_digits(value: int) -> None:
 def test_the_same_bytes_with_the_jit_off() -> None:
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
     code = "import tests.test_fastpath as t; print(t.digests())"
-    found = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == str(digests())
 
@@ -266,5 +299,7 @@ def test_the_same_bytes_with_the_jit_off() -> None:
 def digests() -> list[str]:
     """Of what the random streams of four seeds and each bulk scene become."""
     streams = [written(seed, rounds=2) for seed in range(4)]
-    streams += [both(scene)[0] for name, scene in scenes.SCENES.items() if events.EVENT[name.split(".")[0]].lane == "bulk"]
+    streams += [
+        both(scene)[0] for name, scene in scenes.SCENES.items() if events.EVENT[name.split(".")[0]].lane == "bulk"
+    ]
     return [hashlib.sha256(stream).hexdigest() for stream in streams]

@@ -29,7 +29,9 @@ def test_no_checked_in_file_is_stale(repository: Path) -> None:
     assert generate.stale(repository) == []
 
 
-def test_check_names_each_stale_file_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_each_stale_file_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert generate.write(tmp_path) == list(generate.files())
     assert generate.stale(tmp_path) == []
     (tmp_path / "docs/events.md").write_text("old")
@@ -63,12 +65,18 @@ def test_header_has_every_layout_event_and_flag() -> None:
 
 
 def test_header_compiles_as_c(tmp_path: Path) -> None:
-    types = "typedef unsigned char u8; typedef unsigned short u16; typedef unsigned u32; typedef unsigned long long u64;\n"
+    types = (
+        "typedef unsigned char u8; typedef unsigned short u16; typedef unsigned u32; typedef unsigned long long u64;\n"
+    )
     types += "typedef signed char s8; typedef short s16; typedef int s32; typedef long long s64;\n"
     source = tmp_path / "layouts.c"
     source.write_text(types + generate.c_header())
     try:
-        found = subprocess.run(["cc", "-std=c11", "-fsyntax-only", "-Wall", "-Werror", "-Wpadded", str(source)], capture_output=True, text=True)
+        found = subprocess.run(
+            ["cc", "-std=c11", "-fsyntax-only", "-Wall", "-Werror", "-Wpadded", str(source)],
+            capture_output=True,
+            text=True,
+        )
     except FileNotFoundError:
         pytest.skip("needs a C compiler (cc)")
     assert found.returncode == 0, found.stderr
@@ -83,19 +91,26 @@ def test_mapping_is_closed_and_versioned() -> None:
 
 def test_mapping_types() -> None:
     wanted = {
-        "@timestamp": {"type": "date_nanos"}, "source.ip": {"type": "ip"}, "destination.port": {"type": "long"},
-        "file.path": {"type": "keyword", "ignore_above": 4096}, "process.executable": {"type": "keyword", "ignore_above": 4096},
-        "file.Ext.original.path": {"type": "keyword", "ignore_above": 4096}, "process.args": {"type": "keyword", "ignore_above": 8191},
-        "user.id": {"type": "keyword", "ignore_above": 1024}, "ebpf.timestamp_ns": {"type": "long"}, "ebpf.claimed": {"type": "boolean"},
+        "@timestamp": {"type": "date_nanos"},
+        "source.ip": {"type": "ip"},
+        "destination.port": {"type": "long"},
+        "file.path": {"type": "keyword", "ignore_above": 4096},
+        "process.executable": {"type": "keyword", "ignore_above": 4096},
+        "file.Ext.original.path": {"type": "keyword", "ignore_above": 4096},
+        "process.args": {"type": "keyword", "ignore_above": 8191},
+        "user.id": {"type": "keyword", "ignore_above": 1024},
+        "ebpf.timestamp_ns": {"type": "long"},
+        "ebpf.claimed": {"type": "boolean"},
         "ebpf.raw": {"type": "object", "enabled": False},
-    }  # fmt: skip
+    }
     assert {name: MAPPED[name] for name in wanted} == wanted
     limits = [leaf["ignore_above"] for leaf in MAPPED.values() if leaf["type"] == "keyword"]
     assert max(limits) * 4 < 32766, "Lucene refuses a longer term, and with it the document"
 
 
 def test_flat_names_of_the_original_tool_are_aliases() -> None:
-    names = "timestamp_ns datetime pid ppid uid comm syscall filename fd ret error_code dest_ip dest_ipv6 dest_port sa_family count bytes_rw"
+    names = "timestamp_ns datetime pid ppid uid comm syscall filename fd ret error_code dest_ip dest_ipv6 dest_port sa_family"
+    names += " count bytes_rw"
     assert set(events.ALIASES) == set(names.split())
     for alias, target in events.ALIASES.items():
         assert MAPPED[alias] == {"type": "alias", "path": target}
@@ -129,7 +144,9 @@ def test_an_alias_without_a_target_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_fields_are_those_that_an_event_can_have() -> None:
-    delete, exit_, start = (generate.paths(events.EVENT[name]) for name in ("file_delete", "process_exit", "monitor_start"))
+    delete, exit_, start = (
+        generate.paths(events.EVENT[name]) for name in ("file_delete", "process_exit", "monitor_start")
+    )
     assert "file.inode" not in delete, "the caller's word has no inode"
     assert {"file.path", "ebpf.claimed", "error.code"} <= set(delete)
     assert not {"error.code", "ebpf.syscall", "file.path", "ebpf.fd"} & set(exit_)

@@ -18,13 +18,49 @@ from tests.fakes import leaves
 
 NAMES = sorted({**scenes.SCENES, **scenes.MADE, **scenes.FOUND})
 FILES = sorted(path.name.removesuffix(".json") for path in generate.GOLDENS.glob("*.json"))
-TOP = ("@timestamp", "ecs", "agent", "host", "event", "error", "ebpf", "file", "source", "destination", "network", "process", "user",
-       "group", "container")  # fmt: skip
+TOP = (
+    "@timestamp",
+    "ecs",
+    "agent",
+    "host",
+    "event",
+    "error",
+    "ebpf",
+    "file",
+    "source",
+    "destination",
+    "network",
+    "process",
+    "user",
+    "group",
+    "container",
+)
 EVENT = ("kind", "module", "dataset", "category", "type", "action", "outcome", "id", "sequence")
 EBPF = ("event", "schema", "timestamp_ns", "cpu", "syscall", "ret", "fd", "errno", "flags")
-PROCESS = ("thread", "entity_id", "pid", "name", "executable", "args", "args_count", "command_line", "working_directory", "exit_code", "parent",
-           "real_user", "real_group", "start")  # fmt: skip
-JSON_TYPES: dict[str, tuple[type, ...]] = {"keyword": (str,), "long": (int,), "boolean": (bool,), "ip": (str,), "date_nanos": (str,), "object": (dict,)}
+PROCESS = (
+    "thread",
+    "entity_id",
+    "pid",
+    "name",
+    "executable",
+    "args",
+    "args_count",
+    "command_line",
+    "working_directory",
+    "exit_code",
+    "parent",
+    "real_user",
+    "real_group",
+    "start",
+)
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "keyword": (str,),
+    "long": (int,),
+    "boolean": (bool,),
+    "ip": (str,),
+    "date_nanos": (str,),
+    "object": (dict,),
+}
 
 
 def golden(name: str) -> dict[str, Any]:

@@ -24,10 +24,17 @@ WORD = st.integers(-(2**63), 2**63 - 1)
 def equations(bench: Bench) -> None:
     """DESIGN's equations, on the ledger as it says itself."""
     found, accounts = bench.ledger.balance(), bench.capture.accounts
-    assert found["kernel_seen"] == found["submitted"] + sum(found["refused"].values()) + sum(found["suppressed"].values())
-    assert found["kernel_seen"] == int(accounts[:, rings.SEQ].sum() + accounts[:, [rings.SELF, rings.PROFILE, rings.QUIET]].sum())
+    assert found["kernel_seen"] == found["submitted"] + sum(found["refused"].values()) + sum(
+        found["suppressed"].values()
+    )
+    assert found["kernel_seen"] == int(
+        accounts[:, rings.SEQ].sum() + accounts[:, [rings.SELF, rings.PROFILE, rings.QUIET]].sum()
+    )
     assert found["submitted"] == found["received"] + found["in_flight"] + found["died"]
-    assert found["received"] + found["made"] == found["logged"] + found["filtered"] + found["quarantined"] + found["unwritten"]
+    assert (
+        found["received"] + found["made"]
+        == found["logged"] + found["filtered"] + found["quarantined"] + found["unwritten"]
+    )
     assert found["balanced"]
 
 
@@ -40,9 +47,13 @@ def test_the_equations_hold_after_every_batch(seed: int) -> None:
         for _ in range(choose.randrange(150)):
             acts.one()
             if choose.random() < 0.05:
-                bench.kernel.refuse(choose.randrange(2), choose.choice(rings.CLASSES), lane=choose.choice(("ring", "control")))
+                bench.kernel.refuse(
+                    choose.randrange(2), choose.choice(rings.CLASSES), lane=choose.choice(("ring", "control"))
+                )
             if choose.random() < 0.05:
-                bench.capture.accounts[choose.randrange(2), choose.choice((rings.SELF, rings.PROFILE, rings.QUIET, rings.FOLDED))] += 1
+                bench.capture.accounts[
+                    choose.randrange(2), choose.choice((rings.SELF, rings.PROFILE, rings.QUIET, rings.FOLDED))
+                ] += 1
         equations(bench)
         if choose.random() < 0.2:
             bench.order.look()
@@ -73,17 +84,23 @@ def test_a_ring_that_overflows_loses_exactly_what_the_records_say() -> None:
 def test_losses_are_split_by_class_and_lane_and_keep_their_place() -> None:
     capture = FakeCapture()
     ledger = Ledger(capture.accounts, [CpuState(), CpuState()], Counts())
-    capture.accounts[0, rings.REFUSED_RING:rings.REFUSED_RING + 3] = 0, 4, 1
-    capture.accounts[0, rings.REFUSED_CONTROL:rings.REFUSED_CONTROL + 3] = 2, 0, 0
+    capture.accounts[0, rings.REFUSED_RING : rings.REFUSED_RING + 3] = 0, 4, 1
+    capture.accounts[0, rings.REFUSED_CONTROL : rings.REFUSED_CONTROL + 3] = 2, 0, 0
     found = [one["loss"] for one in ledger.losses([Gap(0, 10, 14, 1), Gap(0, 20, 21, 2)], EPOCH)]
-    assert [(one["class"], one["count"], one["reason"]) for one in found] == [("file", 4, "ring_full"), ("socket", 1, "ring_full"), ("process", 2, "control_full")]
+    assert [(one["class"], one["count"], one["reason"]) for one in found] == [
+        ("file", 4, "ring_full"),
+        ("socket", 1, "ring_full"),
+        ("process", 2, "control_full"),
+    ]
     assert all((one["cpu"], one["first"], one["last"], one["epoch"]) == (0, 10, 21, EPOCH) for one in found)
     assert ledger.losses([], EPOCH) == []
 
 
 def test_a_gap_that_the_counters_do_not_explain_is_told_all_the_same() -> None:
     ledger = Ledger(FakeCapture().accounts, [CpuState(), CpuState()], Counts())
-    assert [(one["loss"]["class"], one["loss"]["count"]) for one in ledger.losses([Gap(1, 5, 9, 1)], EPOCH)] == [("unknown", 5)]
+    assert [(one["loss"]["class"], one["loss"]["count"]) for one in ledger.losses([Gap(1, 5, 9, 1)], EPOCH)] == [
+        ("unknown", 5)
+    ]
 
 
 def test_refusals_whose_gap_is_not_seen_yet_are_kept_for_it() -> None:
@@ -100,7 +117,9 @@ def test_each_change_of_pressure_is_told_once() -> None:
     ledger = Ledger(capture.accounts, [CpuState(), CpuState()], Counts())
     assert ledger.degraded() == []
     capture.accounts[1, rings.LEVEL] = 2
-    assert [(one["loss"]["cpu"], one["loss"]["reason"], one["loss"]["count"]) for one in ledger.degraded()] == [(1, "degraded", 0)]
+    assert [(one["loss"]["cpu"], one["loss"]["reason"], one["loss"]["count"]) for one in ledger.degraded()] == [
+        (1, "degraded", 0)
+    ]
     assert ledger.degraded() == []
     capture.accounts[1, rings.LEVEL] = 0
     assert [one["loss"]["reason"] for one in ledger.degraded()] == ["restored"]
@@ -114,17 +133,29 @@ def test_an_epoch_counts_from_where_it_began() -> None:
     bench.drain()
     base = [CpuState(0, int(bench.order.cpus[cpu, fastpath.EXPECTED]), bench.ledger.counters(cpu)) for cpu in range(2)]
     later = Ledger(bench.capture.accounts, base, Counts())
-    assert {key: value for key, value in later.balance().items() if isinstance(value, int) and value} == {"balanced": True}
+    assert {key: value for key, value in later.balance().items() if isinstance(value, int) and value} == {
+        "balanced": True
+    }
 
 
 @given(
-    st.lists(WORD, min_size=6, max_size=6), st.integers(0, 2**64 - 1),
+    st.lists(WORD, min_size=6, max_size=6),
+    st.integers(0, 2**64 - 1),
     st.lists(st.tuples(WORD, WORD, st.lists(WORD, min_size=10, max_size=10)), min_size=1, max_size=128),
-)  # fmt: skip
+)
 @settings(max_examples=30)
 def test_state_survives_the_commit_page(head: list[int], epoch: int, rows: list[tuple[int, int, list[int]]]) -> None:
     device, inode, offset, length, sequence, logged = head
-    state = State(device, inode, offset, length, epoch, sequence, Counts(logged=logged, unresolved=3), [CpuState(*row) for row in rows])
+    state = State(
+        device,
+        inode,
+        offset,
+        length,
+        epoch,
+        sequence,
+        Counts(logged=logged, unresolved=3),
+        [CpuState(*row) for row in rows],
+    )
     page = FakeCapture().commit
     page.write(State().words())
     page.write(state.words())

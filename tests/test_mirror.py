@@ -24,8 +24,19 @@ def file(path: bytes, flags: int = 0, ino: int = 9) -> Names:
 
 
 def sock(local: bytes = b"", remote: bytes = b"", family: int = 1) -> Names:
-    values = {"family": family, "kind": 1, "protocol": 0, "ino": 5, "cookie": (1 << 64) - 1, "local_port": 65535, "remote_port": 65535,
-              "local": b"\xfe" * 16, "remote": b"\xfd" * 16, "local_bytes": len(local), "remote_bytes": len(remote)}  # fmt: skip
+    values = {
+        "family": family,
+        "kind": 1,
+        "protocol": 0,
+        "ino": 5,
+        "cookie": (1 << 64) - 1,
+        "local_port": 65535,
+        "remote_port": 65535,
+        "local": b"\xfe" * 16,
+        "remote": b"\xfd" * 16,
+        "local_bytes": len(local),
+        "remote_bytes": len(remote),
+    }
     return naming.endpoint(values, local + remote)
 
 
@@ -35,9 +46,18 @@ def task(tid: int, executable: bytes = b"/usr/bin/cat", comm: bytes = b"cat") ->
 
 
 OBJECTS = (
-    file(b"/etc/passwd"), file(b"/srv/caf\xe9"), file(b"/srv/" + b"l" * 700, 1), file(b'/a"b\\c'), file(b"/srv/" + b"\xff" * 200), file(b"/"),
-    file("/srv/".encode() + "日".encode() * 300), sock(b"/run/x\0"), sock(b"\xff" * 108, b"\x01" * 108), sock(family=10), sock(family=2),
-)  # fmt: skip
+    file(b"/etc/passwd"),
+    file(b"/srv/caf\xe9"),
+    file(b"/srv/" + b"l" * 700, 1),
+    file(b'/a"b\\c'),
+    file(b"/srv/" + b"\xff" * 200),
+    file(b"/"),
+    file(b"/srv/" + "日".encode() * 300),
+    sock(b"/run/x\0"),
+    sock(b"\xff" * 108, b"\x01" * 108),
+    sock(family=10),
+    sock(family=2),
+)
 PROGRAMS = (b"/usr/bin/cat", b"/opt/caf\xe9", b"/opt/" + b"x" * 900, b"/opt/" + b"\xe9" * 300)
 
 
@@ -169,9 +189,12 @@ def test_an_object_survives_the_reader_whole_or_in_a_short_form_that_says_so(abo
     assert said.ebpf["truncated"] is True
     if "file" in about.sections:
         whole, short = about.sections["file"], said.sections["file"]
-        assert whole["path"].startswith(short["path"]) and short["path"]
+        assert whole["path"].startswith(short["path"])
+        assert short["path"]
         assert said.ebpf["original_bytes"] == len(names.original(whole["path"], about.raw.get("file_path")))
-        assert {key: short[key] for key in ("inode", "device", "mode", "type")} == {key: whole[key] for key in ("inode", "device", "mode", "type")}
+        assert {key: short[key] for key in ("inode", "device", "mode", "type")} == {
+            key: whole[key] for key in ("inode", "device", "mode", "type")
+        }
         assert said.ebpf.get("path_flags") == about.ebpf.get("path_flags")
     else:
         assert said.sections == about.sections
@@ -213,7 +236,9 @@ def test_what_an_entry_held_before_does_not_come_back() -> None:
     bench.kernel.file(0, 2, b"/short")
     for key, generation in ((1, 7), (2, 9)):
         bench.kernel.bulk(0, "file_open", key=key, fd=3, kf=events.BEGIN, session=1, generation=generation)
-    bench.kernel.bulk(0, "socket_send", fakes.sockaddr("192.0.2.1", 1), fd=3, session=1, generation=9, kf=events.ADDRESS, pad=16)
+    bench.kernel.bulk(
+        0, "socket_send", fakes.sockaddr("192.0.2.1", 1), fd=3, session=1, generation=9, kf=events.ADDRESS, pad=16
+    )
     found = bench.documents()
     assert [one["file"]["path"][:6] for one in found] == ["/long/", "/short", "/short"]
 

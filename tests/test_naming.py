@@ -20,15 +20,23 @@ NO_PATH = events.FILE_FLAGS["NO_PATH"]
 @pytest.mark.parametrize(
     ("components", "flags", "path"),
     [
-        (b"passwd\0etc\0", 0, b"/etc/passwd"), (b"", 0, b"/"), (b"a\0", 0, b"/a"), (b"memfd:x\0/\0", NO_PATH, b"memfd:x"),
-        (b"[timerfd]\0", NO_PATH, b"[timerfd]"), (b"b\0b\0b\0", 0, b"/b/b/b"),
+        (b"passwd\0etc\0", 0, b"/etc/passwd"),
+        (b"", 0, b"/"),
+        (b"a\0", 0, b"/a"),
+        (b"memfd:x\0/\0", NO_PATH, b"memfd:x"),
+        (b"[timerfd]\0", NO_PATH, b"[timerfd]"),
+        (b"b\0b\0b\0", 0, b"/b/b/b"),
     ],
-)  # fmt: skip
+)
 def test_path_is_spelled_from_the_leaf(components: bytes, flags: int, path: bytes) -> None:
     assert naming.path(components, flags) == path
 
 
-@given(st.lists(st.binary(min_size=1, max_size=20).map(lambda name: name.replace(b"\0", b"x").replace(b"/", b"y")), max_size=6))
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=20).map(lambda name: name.replace(b"\0", b"x").replace(b"/", b"y")), max_size=6
+    )
+)
 def test_path_is_the_inverse_of_the_kernels_spelling(parts: list[bytes]) -> None:
     path = b"/" + b"/".join(parts)
     assert naming.path(spelled(path), 0) == path
@@ -36,7 +44,13 @@ def test_path_is_the_inverse_of_the_kernels_spelling(parts: list[bytes]) -> None
 
 @pytest.mark.parametrize(
     ("base", "name", "joined"),
-    [(b"/srv", b"a", b"/srv/a"), (b"/", b"a", b"/a"), (b"/srv", b"/a", b"/a"), (b"", b"a", b"a"), (b"/srv", b"../a", b"/srv/../a")],
+    [
+        (b"/srv", b"a", b"/srv/a"),
+        (b"/", b"a", b"/a"),
+        (b"/srv", b"/a", b"/a"),
+        (b"", b"a", b"a"),
+        (b"/srv", b"../a", b"/srv/../a"),
+    ],
 )
 def test_a_relative_name_is_made_absolute_and_not_normalised(base: bytes, name: bytes, joined: bytes) -> None:
     assert naming.join(base, name) == joined
@@ -44,18 +58,39 @@ def test_a_relative_name_is_made_absolute_and_not_normalised(base: bytes, name: 
 
 def test_file_has_identity_and_flags() -> None:
     found = naming.file({"flags": 5, "ino": 1 << 63, "dev": 8 << 20 | 1, "mode": 0o40750}, spelled(b"/srv/gone"))
-    assert found.sections["file"] == {"path": "/srv/gone", "name": "gone", "inode": str(1 << 63), "device": "8:1", "mode": "0750", "type": "dir"}
+    assert found.sections["file"] == {
+        "path": "/srv/gone",
+        "name": "gone",
+        "inode": str(1 << 63),
+        "device": "8:1",
+        "mode": "0750",
+        "type": "dir",
+    }
     assert found.ebpf == {"path_source": "file", "path_flags": ["deleted", "too_deep"]}
 
 
-@pytest.mark.parametrize(("mode", "kind"), [(0o100600, "file"), (0o10600, "fifo"), (0o140600, "socket"), (0o120777, "symlink"), (0, "unknown")])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [(0o100600, "file"), (0o10600, "fifo"), (0o140600, "socket"), (0o120777, "symlink"), (0, "unknown")],
+)
 def test_file_type_is_named(mode: int, kind: str) -> None:
     assert naming.file_identity(1, 1, mode)["type"] == kind
 
 
 def endpoint(family: int, tail: bytes = b"", **members: Any) -> Names:
-    about = {"family": family, "kind": 1, "protocol": 6, "ino": 9, "cookie": 0, "local": bytes(16), "remote": bytes(16), "local_port": 0,
-             "remote_port": 0, "local_bytes": 0, "remote_bytes": 0}  # fmt: skip
+    about = {
+        "family": family,
+        "kind": 1,
+        "protocol": 6,
+        "ino": 9,
+        "cookie": 0,
+        "local": bytes(16),
+        "remote": bytes(16),
+        "local_port": 0,
+        "remote_port": 0,
+        "local_bytes": 0,
+        "remote_bytes": 0,
+    }
     return naming.endpoint(about | members, tail)
 
 
@@ -66,7 +101,13 @@ def test_ends_of_a_socket_that_has_none_are_left_out() -> None:
 
 
 def test_ipv6_ends_are_written_in_their_short_form() -> None:
-    found = endpoint(socket.AF_INET6, local=socket.inet_pton(socket.AF_INET6, "::1"), local_port=80, remote=b"\x20\x01" + bytes(13) + b"\x07", remote_port=9)
+    found = endpoint(
+        socket.AF_INET6,
+        local=socket.inet_pton(socket.AF_INET6, "::1"),
+        local_port=80,
+        remote=b"\x20\x01" + bytes(13) + b"\x07",
+        remote_port=9,
+    )
     assert found.sections["source"] == {"ip": "::1", "port": 80}
     assert found.sections["destination"] == {"ip": "2001::7", "port": 9}
 
@@ -82,7 +123,9 @@ def test_unix_names_are_paths_or_abstract() -> None:
     assert set(found.raw) == {"ebpf_socket_peer_path"}
 
 
-@pytest.mark.parametrize("raw", [b"", b"\2", b"\2\0", b"\2\0\0\x35\x7f", b"\x0a\0" + bytes(10), b"\1\0", b"\1\0\0", b"\xff\xff" + bytes(100)])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\2", b"\2\0", b"\2\0\0\x35\x7f", b"\x0a\0" + bytes(10), b"\1\0", b"\1\0\0", b"\xff\xff" + bytes(100)]
+)
 @pytest.mark.parametrize("section", ["source", "destination"])
 def test_an_address_that_is_none_claims_no_end(raw: bytes, section: str) -> None:
     found = Names()
@@ -101,7 +144,14 @@ def test_a_claimed_address_stands_only_where_the_kernel_gave_none() -> None:
     assert list(found.sections) == ["source", "destination", "network"]
 
 
-def parts(raw: dict[str, str] | None = None, *, full: bool = False, cgroup: bytes = b"", executable: bytes | None = b"/usr/bin/cat", **changes: Any) -> Any:
+def parts(
+    raw: dict[str, str] | None = None,
+    *,
+    full: bool = False,
+    cgroup: bytes = b"",
+    executable: bytes | None = b"/usr/bin/cat",
+    **changes: Any,
+) -> Any:
     return fakes.tasks().parts(facts(**changes), executable, spelled(cgroup), {} if raw is None else raw, full=full)
 
 
@@ -140,12 +190,19 @@ def test_container_is_that_of_the_cgroup() -> None:
 
 @pytest.mark.parametrize(
     ("uid", "session", "wanted"),
-    [(naming.UNSET, naming.UNSET, {}), (0, naming.UNSET, {"login": {"uid": 0}}), (1000, 3, {"login": {"uid": 1000, "session": 3}})],
+    [
+        (naming.UNSET, naming.UNSET, {}),
+        (0, naming.UNSET, {"login": {"uid": 0}}),
+        (1000, 3, {"login": {"uid": 1000, "session": 3}}),
+    ],
 )
 def test_login_is_left_out_when_unset(uid: int, session: int, wanted: dict[str, Any]) -> None:
     assert naming.login({"login_uid": uid, "login_session": session}) == wanted
 
 
-@pytest.mark.parametrize(("block", "arguments"), [(b"a\0b\0", [b"a", b"b"]), (b"a\0b", [b"a", b"b"]), (b"\0", [b""]), (b"a\0\0", [b"a", b""])])
+@pytest.mark.parametrize(
+    ("block", "arguments"),
+    [(b"a\0b\0", [b"a", b"b"]), (b"a\0b", [b"a", b"b"]), (b"\0", [b""]), (b"a\0\0", [b"a", b""])],
+)
 def test_arguments_are_separated_by_nul(block: bytes, arguments: list[bytes]) -> None:
     assert list(naming.arguments(block)) == arguments

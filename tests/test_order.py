@@ -58,7 +58,8 @@ def test_nothing_behind_a_program_in_flight_is_written_before_it_ends() -> None:
 
 
 @pytest.mark.parametrize("busy", [1, BOOT_NS])
-def test_a_program_that_never_ends_is_not_waited_for(busy: int) -> None:
+def test_a_program_that_never_ends_is_not_waited_for(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rings, "_STUCK_NS", 10_000_000)
     bench = Bench()
     bench.kernel.task(0)
     unnamed(bench, 0, 1)

@@ -82,7 +82,9 @@ def test_a_reader_killed_before_its_commit_is_followed_by_one_that_writes_the_sa
 
     # names too long for an entry stand in their short form after a kill: compare all but those
     def kept(batch: bytes) -> list[tuple[int, str, object]]:
-        return [(one["event"]["sequence"], one["ebpf"]["event"], one["ebpf"].get("ret")) for one in fakes.documents(batch)]
+        return [
+            (one["event"]["sequence"], one["ebpf"]["event"], one["ebpf"].get("ret")) for one in fakes.documents(batch)
+        ]
 
     assert kept(stream(killed=True)) == kept(stream(killed=False))
 
@@ -107,7 +109,13 @@ def test_another_object_in_the_same_place_is_never_taken_for_the_one_before() ->
     bench.kernel.bulk(0, "file_read", fd=3, session=1, generation=7)
     bench.kernel.bulk(0, "file_read", fd=4, session=2, generation=9)
     bench.kernel.bulk(0, "file_open", key=5, fd=5, kf=events.BEGIN, session=3, generation=11)
-    assert [one.get("file", {}).get("path") for one in bench.documents()] == ["/first", "/second", "/first", "/second", None]
+    assert [one.get("file", {}).get("path") for one in bench.documents()] == [
+        "/first",
+        "/second",
+        "/first",
+        "/second",
+        None,
+    ]
 
 
 def test_an_exec_is_in_force_for_the_next_record() -> None:

@@ -297,6 +297,9 @@ class Script:
         return self.finish()
 
     def close(self) -> None:
-        """Frees the shared memory."""
+        """Ends an actor that still runs; frees the shared memory."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
         self.memory.close()
         os.close(self.fd)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENTRY = os.environ.get("KT_ENTRY", "-m monitor").split()
 Document = dict[str, Any]
 _HEAD = re.compile(rb'-([0-9a-f]{12})","sequence":(\d+)\},(?:"error":\{[^}]*\},)?"ebpf":\{"event":"(\w+)","schema":\d+,"timestamp_ns":(\d+)(,"cpu")?')
-_WHO = re.compile(rb'"entity_id":"[^"]*","pid":(\d+)')
+_WHO = re.compile(rb'"entity_id":"([^"]*)","pid":(\d+)')
 _PARENT = re.compile(rb'"parent":\{"pid":(\d+)')
 _MOST = 4 << 30
 
@@ -46,10 +46,18 @@ class Journal:
         self.sequence = 0
         self.broken: list[str] = []
         self.made: list[Document] = []
-        self.born: dict[int, list[int]] = defaultdict(list)
+        self.born: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        """children of a process: pid and entity_id"""
         self._places: dict[int, array[int]] = {}
         self._ended: dict[int, int] = {}
         self._last = 0
+
+    def begin(self) -> None:
+        """Forgets the processes so far: their numbers come again."""
+        self.poll()
+        self.born.clear()
+        self._places.clear()
+        self._ended.clear()
 
     def complaints(self) -> list[str]:
         """What was wrong since the last call: one test tells it, not all that follow."""
@@ -80,15 +88,17 @@ class Journal:
             self.broken.append(f"event.id {found[1]!r} is not that of sequence {sequence}")
         if name.startswith(b"monitor_"):
             self.made.append(orjson.loads(line))
-        if found[5] is None:  # made by the monitor itself, not by a program on a CPU
             return
-        if stamp < self._last:
-            self.broken.append(f"sequence {sequence} is {self._last - stamp} ns earlier than one before it")
-        self._last = stamp
+        if name == b"process_found":
+            return
+        if found[5] is not None:  # from a program on a CPU, not made by the reader
+            if stamp < self._last:
+                self.broken.append(f"sequence {sequence} is {self._last - stamp} ns earlier than one before it")
+            self._last = stamp
         who = _WHO.search(line, found.end())
-        pid = int(who[1]) if who else -1
+        pid = int(who[2]) if who else -1
         if name == b"process_fork" and (parent := _PARENT.search(line, found.end())):
-            self.born[int(parent[1])].append(pid)
+            self.born[int(parent[1])].append((pid, who[1].decode() if who else ""))
         self._places.setdefault(pid, array("Q")).append(at)
         self._ended[pid] = sequence if name == b"process_exit" else 0
 
@@ -96,9 +106,10 @@ class Journal:
         """Is this process's exit its last document?"""
         return bool(self._ended.get(pid))
 
-    def documents(self, pid: int) -> list[Document]:
-        """A process's documents in the order of the log."""
-        return [self._document(at) for at in self._places.get(pid, ())]
+    def documents(self, pid: int, entity: str = "") -> list[Document]:
+        """A process's documents in the order of the log; of one entity_id only, if it is given."""
+        found = [self._document(at) for at in self._places.get(pid, ())]
+        return [one for one in found if not entity or one["process"]["entity_id"] == entity]
 
     def _document(self, at: int) -> Document:
         size = 1 << 14
@@ -307,6 +318,7 @@ def running(monitors: Monitors, request: pytest.FixtureRequest) -> MonitorProces
 @pytest.fixture
 def monitor(running: MonitorProcess) -> Iterator[MonitorProcess]:
     """The module's monitor; its promises are checked after the test."""
+    running.journal.begin()
     yield running
     running.check()
 

@@ -312,8 +312,8 @@ def test_no_event_of_2000_short_lived_processes_shows_the_program_before_the_exe
     children = monitor.journal.born[parent.pid]
     assert len(children) == 2000
     wrong = []
-    for pid in children:
-        documents = monitor.journal.documents(pid)
+    for pid, entity in children:
+        documents = monitor.journal.documents(pid, entity)
         names = brief(documents)
         at = names.index("process_exec")
         programs_seen = [(one["process"].get("executable"), one["process"]["thread"]["name"]) for one in documents]

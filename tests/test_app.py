@@ -1,0 +1,69 @@
+"""The rhythm of the loop, with fakes for what it calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from monitor import app, config
+
+
+class _Pipeline:
+    def __init__(self) -> None:
+        self.made: list[tuple[str, dict[str, Any]]] = []
+
+    def make(self, name: str, members: dict[str, Any]) -> None:
+        self.made.append((name, members))
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> app.Monitor:
+    made = app.Monitor(config.loads(b"{}", "test"), app.Options(say=lambda text: None))
+    made.pipeline = cast(Any, _Pipeline())
+    made.clock = cast(Any, SimpleNamespace(sample=lambda: None))
+    made.ledger = cast(Any, SimpleNamespace(degraded=list))
+    made.log = cast(Any, SimpleNamespace(poll=list))
+    made._write_status = lambda: None  # type: ignore[method-assign]
+    return made
+
+
+def test_a_step_of_the_wall_clock_is_a_recorded_event(monitor: app.Monitor) -> None:
+    monitor.clock = cast(Any, SimpleNamespace(sample=lambda: -2_000_000_000))
+    monitor._each_second()
+    assert cast(Any, monitor.pipeline).made == [("monitor_config", {"clock": {"step_ns": -2_000_000_000}})]
+
+
+def test_a_notice_of_the_log_is_a_recorded_event_and_is_said(monitor: app.Monitor) -> None:
+    said: list[str] = []
+    monitor.options.say = said.append
+    monitor.log = cast(Any, SimpleNamespace(poll=lambda: ["renamed"]))
+    monitor._each_second()
+    assert cast(Any, monitor.pipeline).made == [("monitor_config", {"log": {"notice": "renamed"}})]
+    assert said == ["renamed"]
+
+
+def test_a_quiet_second_records_nothing(monitor: app.Monitor) -> None:
+    monitor._each_second()
+    assert cast(Any, monitor.pipeline).made == []
+
+
+def test_a_second_monitor_is_refused_with_the_first_one_s_pid(tmp_path: Path) -> None:
+    first = app.Lock(tmp_path)
+    with pytest.raises(app.StartError, match="another monitor runs: process [0-9]+") as caught:
+        app.Lock(tmp_path)
+    assert caught.value.status == app.EXIT_RUNNING
+    first.release()
+    app.Lock(tmp_path).release()
+
+
+def test_a_defect_in_the_loop_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: app.Monitor) -> None:
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(app.Monitor, "start", fail)
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    with pytest.raises(app.StartError, match=r"internal error: ZeroDivisionError: inside \(test_app.py:"):
+        app.run(config.loads(b"{}", "test"), app.Options())

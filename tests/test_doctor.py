@@ -1,0 +1,206 @@
+"""Each check of doctor says ok on a host that is right, and names the missing thing and its cure on one that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from monitor import doctor
+from monitor.config import Config
+from monitor.doctor import Check, Host, document, examine, exit_status, text
+from monitor.kernel import BccMissing, pins
+from monitor.kernel.btf import BtfError
+
+FULL, NONE = "000001ffffffffff", "0000000000000000"
+BPF_AND_PERFMON = f"{1 << 38 | 1 << 39:016x}"
+MOUNTS = "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw 0 0\ntmpfs /run tmpfs rw 0 0\n"
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host where everything is right, made of files; bcc and the kernel's features are there."""
+    root = tmp_path / "root"
+    for name, content in {
+        "proc/self/status": f"Name:\tx\nCapEff:\t{FULL}\n", "proc/self/mounts": MOUNTS, "sys/kernel/btf/vmlinux": "btf",
+        "proc/sys/kernel/random/boot_id": "5b6f2c8e-1d3a-4c57-9e80-112233445566\n", "proc/sys/kernel/hostname": "web1\n",
+        "etc/machine-id": "0f1e2d3c4b5a69788796a5b4c3d2e1f0\n",
+    }.items():  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    events_dir = tmp_path / "events"
+    events_dir.mkdir(mode=0o750)
+    monkeypatch.setattr(doctor, "import_bcc", lambda: doctor)
+    monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": True, "ringbuf": True})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 50, 50))
+    return Host(Config(events_dir=events_dir, run_dir=tmp_path / "run"), root)
+
+
+def found(host: Host, name: str) -> list[Check]:
+    return [check for check in examine(host) if check.name == name]
+
+
+def one(host: Host, name: str) -> Check:
+    (check,) = found(host, name)
+    return check
+
+
+def capabilities(host: Host, bits: str) -> None:
+    host.path("/proc/self/status").write_text(f"CapEff:\t{bits}\n")
+
+
+def test_host_that_is_right_has_only_ok_lines(host: Host) -> None:
+    checks = examine(host)
+    assert {check.state for check in checks} == {"ok"}, text(checks)
+    assert exit_status(checks) == 0
+    assert not any(check.fix for check in checks)
+
+
+def test_without_capabilities_nothing_can_be_recorded(host: Host) -> None:
+    capabilities(host, NONE)
+    check = one(host, "capabilities")
+    assert (check.state, check.fix) == ("missing", "sudo ebpf-monitor run")
+    assert "CAP_BPF and CAP_PERFMON" in check.text
+    assert one(host, "kernel features").state == "warn", "not tried, so nothing is said about them"
+
+
+def test_the_two_capabilities_are_enough_but_for_earlier_processes(host: Host) -> None:
+    capabilities(host, BPF_AND_PERFMON)
+    assert [check.state for check in found(host, "capabilities")] == ["ok", "warn"]
+    assert exit_status(examine(host)) == 0
+
+
+def test_kernel_without_btf_is_missing(host: Host) -> None:
+    host.path("/sys/kernel/btf/vmlinux").unlink()
+    assert one(host, "BTF").state == "missing"
+    assert "CONFIG_DEBUG_INFO_BTF" in one(host, "BTF").fix
+
+
+def test_bpffs_that_is_not_mounted_is_mounted_by_run(host: Host) -> None:
+    host.path("/proc/self/mounts").write_text(MOUNTS.replace("bpf /sys/fs/bpf bpf rw 0 0\n", "sysfs /sys sysfs rw 0 0\n"))
+    assert (one(host, "bpffs").state, one(host, "bpffs").fix) == ("warn", "mount -t bpf bpf /sys/fs/bpf")
+
+
+def test_pin_dir_elsewhere_must_lie_in_a_bpf_file_system(host: Host) -> None:
+    elsewhere = replace(host, config=replace(host.config, pin_dir=Path("/run/my pins/x")))
+    assert (one(elsewhere, "bpffs").state, one(elsewhere, "bpffs").fix) == ("missing", "mount -t bpf bpf '/run/my pins'")
+
+
+def test_missing_bcc_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise BccMissing("the Python package bcc cannot be imported (No module named 'bcc'); install it with: apt install python3-bpfcc")
+
+    monkeypatch.setattr(doctor, "import_bcc", missing)
+    assert one(host, "bcc").state == "missing"
+    assert "apt install python3-bpfcc" in one(host, "bcc").fix
+
+
+def test_feature_that_the_kernel_lacks_is_a_warning_that_says_what_it_costs(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": False, "ringbuf": True})
+    assert one(host, "rdonly_cast").state == "warn"
+    assert "0.3 us" in one(host, "rdonly_cast").text
+    assert exit_status(examine(host)) == 0
+
+
+@pytest.mark.parametrize("error", [BtfError("not BTF"), OSError(1, "Operation not permitted")])
+def test_features_that_cannot_be_tried_are_no_exception(host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(pins, "features", failing)
+    assert one(host, "kernel features").state == "missing"
+
+
+def test_every_feature_that_is_tried_has_an_explanation() -> None:
+    source = Path(pins.__file__).read_text()
+    assert all(f'"{name}"' in source for name in doctor.FEATURES)
+
+
+def test_host_without_a_machine_id_is_warned(host: Host) -> None:
+    host.path("/etc/machine-id").unlink()
+    assert (one(host, "host").state, one(host, "host").fix) == ("warn", "systemd-machine-id-setup")
+
+
+def test_lockdown_is_told_only_when_it_is_in_the_way(host: Host) -> None:
+    assert found(host, "lockdown") == []
+    host.path("/sys/kernel/security").mkdir()
+    host.path("/sys/kernel/security/lockdown").write_text("none integrity [confidentiality]\n")
+    assert one(host, "lockdown").state == "missing"
+    host.path("/sys/kernel/security/lockdown").write_text("[none] integrity confidentiality\n")
+    assert found(host, "lockdown") == []
+
+
+def test_events_dir_that_is_not_there_will_be_made(host: Host) -> None:
+    host.config.events_dir.rmdir()
+    assert one(host, "events_dir").state == "ok"
+
+
+@pytest.mark.parametrize(("mode", "state", "fix"), [(0o770, "missing", "chmod go-w"), (0o777, "missing", "chmod go-w"), (0o755, "warn", "chmod o-rx")])
+def test_events_dir_that_others_can_write_is_missing_and_one_they_can_read_a_warning(host: Host, mode: int, state: str, fix: str) -> None:
+    host.config.events_dir.chmod(mode)
+    assert one(host, "events_dir").state == state
+    assert one(host, "events_dir").fix == f"{fix} {host.config.events_dir}"
+
+
+def test_events_dir_that_is_a_link_or_a_file_is_missing(host: Host, tmp_path: Path) -> None:
+    host.config.events_dir.rmdir()
+    host.config.events_dir.symlink_to(tmp_path)
+    assert "symbolic link" in one(host, "events_dir").text
+    host.config.events_dir.unlink()
+    host.config.events_dir.write_text("")
+    assert one(host, "events_dir").text.endswith("is not a directory")
+
+
+def test_events_dir_of_another_user_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: os.stat_result((0o40750, 1, 1, 2, 999, 0, 0, 0, 0, 0)))
+    assert "user 999" in next(doctor._directory(host)).text
+
+
+@pytest.mark.parametrize(("free", "state"), [(50, "ok"), (5, "ok"), (4, "warn"), (0, "missing")])
+def test_disk_that_is_full_is_told(host: Host, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 100 - free, free))
+    assert one(host, "disk").state == state
+
+
+def test_disk_of_a_directory_that_is_not_there_is_its_parent_s(host: Host) -> None:
+    deep = replace(host, config=replace(host.config, events_dir=host.config.events_dir / "a" / "b"))
+    assert one(deep, "disk").state == "ok"
+
+
+def test_a_file_that_cannot_be_read_is_a_warning(host: Host) -> None:
+    host.path("/proc/self/mounts").unlink()
+    assert one(host, "bpffs").state == "warn"
+    assert "No such file" in one(host, "bpffs").text
+
+
+def test_missing_is_a_finding(host: Host) -> None:
+    capabilities(host, NONE)
+    checks = examine(host)
+    assert exit_status(checks) == 1
+    assert document(checks)["ok"] is False
+
+
+def test_each_check_is_one_printable_line_with_its_fix(host: Host, tmp_path: Path) -> None:
+    capabilities(host, NONE)
+    nasty = replace(host, config=replace(host.config, events_dir=tmp_path / "a\x1b[2J\nb"))
+    (tmp_path / "a\x1b[2J\nb").mkdir(mode=0o777)
+    (tmp_path / "a\x1b[2J\nb").chmod(0o777)
+    checks = examine(nasty)
+    rows = text(checks).splitlines()
+    assert len(rows) == len(checks)
+    assert all(row.isprintable() for row in rows)
+    assert all(f"-> {check.fix}".split("\x1b")[0].split("\n")[0] in row for check, row in zip(checks, rows, strict=True) if check.fix)
+    assert json.loads(json.dumps(document(checks)))["checks"]
+
+
+def test_nothing_bad_has_no_fix(host: Host) -> None:
+    capabilities(host, NONE)
+    host.path("/sys/kernel/btf/vmlinux").unlink()
+    assert all(check.fix for check in examine(host) if check.state != "ok")
