@@ -61,11 +61,11 @@ struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
   u64 head;               /* bytes ever written to this CPU's ring */
   u64 seq;                /* events ever numbered: submitted and refused */
   u64 busy;               /* 0; 1: a program is in flight; else its time stamp */
-  u64 folded, level, undefinable, control, spare;
+  u64 folded, level, undefinable, control, swept;
   u64 tail;               /* written by the reader, on a cache line of its own */
   u64 pad[7];
   u64 refused_ring[4], refused_control[4];
-  u64 suppressed_self, suppressed_profile, suppressed_quiet, defined, unstable, pad2[3];
+  u64 suppressed_self, suppressed_profile, suppressed_quiet, defined, unstable, switches, pad2[2];
 };
 
 struct session {          /* reads and writes of one process through one descriptor of one open file */
@@ -144,10 +144,11 @@ static inline int own(u64 task, u32 tgid, struct config *c) {
 /* How full the ring is: 0 plenty; 1 above 75 %: reads and writes fold; 2 above 90 %: only the first of a session; back at 50 %. */
 static inline u32 pressure(struct account *h) {
   u64 used = h->head - *(volatile u64 *)&h->tail;
-  u32 level = h->level;
+  u32 before = h->level, level = before;
   if (used > RING - RING / 10) level = 2;
   else if (used > RING - RING / 4) { if (level < 1) level = 1; }
   else if (used < RING / 2) level = 0;
+  if (level > before) h->switches++;
   h->level = level;
   return level;
 }

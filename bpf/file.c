@@ -288,11 +288,13 @@ int process_failed(u64 *ctx) {
   return end(h);
 }
 
-/* Tail: close_range. */
+/* Tail: close_range, SWEEP descriptors at a time; how far it came is kept in `swept`. */
 int sweep_range(u64 *ctx) {
   ENTER_CALL
   u64 from, to, flags; ARG0(from); ARG1(to); ARG2(flags);
   if (ret < 0 || flags & 4) return end(h);                       /* CLOSE_RANGE_CLOEXEC closes nothing yet */
-  sweep(h, cpu, ts, task, tgid, tid, exec_id, from, to, nr, WHY_CLOSE);
+  u64 done = h->swept;
+  if (sweep(h, cpu, ts, task, tgid, tid, exec_id, from + done, to, nr, WHY_CLOSE)) { h->swept = done + SWEEP; jump.call(ctx, TAIL_SWEEP); }
+  h->swept = 0;                          /* all, or no more tail calls: the rest is told at the exit, or when its slots are taken */
   return end(h);
 }

@@ -193,7 +193,7 @@ again:
 
 /* ---- sessions that end without a close ----------------------------------------------------------------------------------- */
 static inline u64 session_tag(u32 tgid, u32 exec_id, u32 fd) { return (u64)tgid << 32 | (u64)(exec_id & 0xfff) << 20 | (fd & 0xfffff); }
-static inline u32 session_index(u64 tag) { return ((tag * PHI) >> 40) & (NSESSION - 1); }
+static inline u32 session_index(u64 tag) { return (tag * PHI) >> 50 & (NSESSION - 1); }
 /* A record for what passed since the session began; the session's own process and object are known by its slot. */
 static inline void put_close(struct account *h, u32 cpu, u64 ts, u32 tid, struct session *s, u32 slot, u64 ret, u16 nr, u16 kf, u32 why, int derived) {
   u32 class = s->flags & S_SOCKET ? CLASS_SOCKET : CLASS_FILE; u64 seq = h->seq; h->seq = seq + 1;

@@ -291,6 +291,9 @@ def events(name: str | None) -> int:
     return EXIT_OK
 
 
+# ---- recordings: `replay FILE` has its place here, `--record FILE` among the options of run (app.Options.record) -----
+
+
 # ---- reading the log -------------------------------------------------------------------------------------------------
 
 

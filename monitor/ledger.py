@@ -22,6 +22,7 @@ _COUNTERS = (
     rings.PROFILE,
     rings.QUIET,
     rings.FOLDED,
+    rings.SWITCHES,
 )
 _REASONS = ("ring_full", "control_full")
 
@@ -95,11 +96,13 @@ class Ledger:
         self._told = [list(cpu.counters[:6]) for cpu in base]
         self.counts = counts
         self._levels = [0] * len(base)
+        self._switches = [cpu.counters[-1] for cpu in base]
+        self._died = 0
 
     def counters(self, cpu: int) -> list[int]:
-        """The kernel's counters of one CPU that a state keeps; refusals as far as loss records have told them."""
+        """The kernel's counters of one CPU that a state keeps; refusals and pressure as far as records have told them."""
         now = [int(self._accounts[cpu, at]) for at in _COUNTERS]
-        return self._told[cpu] + now[6:]
+        return [*self._told[cpu], *now[6:-1], self._switches[cpu]]
 
     def _since(self, at: int, index: int) -> int:
         return sum(int(self._accounts[cpu, at]) - base.counters[index] for cpu, base in enumerate(self._base))
@@ -114,7 +117,7 @@ class Ledger:
         numbered = sum(int(self._accounts[cpu, rings.SEQ]) - base.expected for cpu, base in enumerate(self._base))
         submitted = numbered - sum(refused.values())
         counts = self.counts
-        in_flight = submitted - counts.received
+        in_flight = submitted - counts.received - self._died
         right = counts.logged + counts.quarantined + counts.unwritten
         return {
             "kernel_seen": numbered + sum(suppressed.values()),
@@ -123,7 +126,7 @@ class Ledger:
             "suppressed": suppressed,
             "received": counts.received,
             "in_flight": in_flight,
-            "died": 0,
+            "died": self._died,
             "made": counts.made,
             "logged": counts.logged,
             "filtered": 0,
@@ -162,30 +165,29 @@ class Ledger:
                         }
                     )
             if left:
+                self._died += left
                 found.append(
                     {"loss": {"class": "unknown", **place, "count": left, "reason": "undecodable", "epoch": epoch}}
                 )
         return found
 
     def degraded(self) -> list[dict[str, Any]]:
-        """Members of a monitor_loss for each CPU whose pressure level changed: detail given up, nothing lost."""
+        """Members of a monitor_loss for each CPU whose pressure level changed: detail given up, nothing lost.
+
+        Pressure that came and went since the last call is two of them.
+        """
         found = []
-        for cpu in range(len(self._levels)):
-            level = int(self._accounts[cpu, rings.LEVEL])
-            if level != self._levels[cpu]:
-                self._levels[cpu] = level
-                seq = int(self._accounts[cpu, rings.SEQ])
-                found.append(
-                    {
-                        "loss": {
-                            "class": "file",
-                            "cpu": cpu,
-                            "first": seq,
-                            "last": seq,
-                            "count": 0,
-                            "reason": "degraded" if level else "restored",
-                            "level": level,
-                        }
-                    }
-                )
+        for cpu, told in enumerate(self._levels):
+            level, switches = int(self._accounts[cpu, rings.LEVEL]), int(self._accounts[cpu, rings.SWITCHES])
+            rose = switches != self._switches[cpu]
+            if rose or (level and level != told):
+                found.append(self._pressure(cpu, "degraded", max(level, 1)))
+            if not level and (rose or told):
+                found.append(self._pressure(cpu, "restored", 0))
+            self._levels[cpu], self._switches[cpu] = level, switches
         return found
+
+    def _pressure(self, cpu: int, reason: str, level: int) -> dict[str, Any]:
+        seq = int(self._accounts[cpu, rings.SEQ])
+        place = {"class": "file", "cpu": cpu, "first": seq, "last": seq, "count": 0}
+        return {"loss": {**place, "reason": reason, "level": level}}

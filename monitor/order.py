@@ -21,6 +21,7 @@ from monitor.kernel.rings import Capture
 
 FAR = (1 << 63) - 1
 _READ_AT_ONCE = 4096
+_MORE_GAPS = 64
 
 
 @dataclass
@@ -62,7 +63,9 @@ class Order:
 
     def __post_init__(self) -> None:
         self.cpus = np.zeros((self.capture.shape.cpus, 4), np.int64)
-        self.gaps = np.zeros((fastpath.MAX_GAPS, 4), np.int64)
+        # the compiled pass may use all of `gaps`; the records that Python takes before the next look at it need some more
+        self._all_gaps = np.zeros((fastpath.MAX_GAPS + _MORE_GAPS + self.capture.shape.cpus, 4), np.int64)
+        self.gaps = self._all_gaps[: fastpath.MAX_GAPS]
         self._quiet_at = [0] * self.capture.shape.cpus
 
     def look(self) -> None:
@@ -127,13 +130,15 @@ class Order:
 
     def _gap(self, cpu: int, first: int, last: int, ts: int) -> None:
         at = int(self.state[fastpath.GAPS])
-        if at >= len(self.gaps):
+        if at >= len(self._all_gaps):
             raise OverflowError("more gaps than were asked for")
-        self.gaps[at] = cpu, first, last, ts
+        self._all_gaps[at] = cpu, first, last, ts
         self.state[fastpath.GAPS] += 1
 
     def close_gaps(self) -> None:
         """Finds refused events behind the last one that arrived, on CPUs of which everything was taken."""
+        if not self.capture.lane.complete():
+            return
         waiting = {order[1] for order, _, _ in self._heap}
         for cpu, numbered in enumerate(self._quiet_at):
             row = self.cpus[cpu]
@@ -143,7 +148,7 @@ class Order:
 
     def take_gaps(self) -> list[Gap]:
         """The gaps found since the last call."""
-        found = [Gap(*(int(x) for x in row)) for row in self.gaps[: int(self.state[fastpath.GAPS])]]
+        found = [Gap(*(int(x) for x in row)) for row in self._all_gaps[: int(self.state[fastpath.GAPS])]]
         self.state[fastpath.GAPS] = 0
         return found
 

@@ -24,6 +24,12 @@ class Previous:
     cut: bool
 
 
+def _state(capture: Capture, words: list[int]) -> State:
+    """The state in a slot; of one that nobody has written yet, that of a fresh capture."""
+    state = State.from_words(words)
+    return state if state.cpus else fresh(capture)
+
+
 def fresh(capture: Capture) -> State:
     """The state of a capture that nobody has read yet."""
     return State(cpus=[CpuState() for _ in range(capture.shape.cpus)])
@@ -38,25 +44,32 @@ def recover(capture: Capture, log: Log, mirror: Mirror) -> tuple[State, Previous
     page = capture.commit
     if not page.used:
         return fresh(capture), None
-    state = State.from_words(page.read())
+    state = _state(capture, page.read())
     done = page.done == page.turn  # marked after the append: the file may have been rotated or compressed since
     whole = done or not state.length or log.recover(Position(state.device, state.inode, state.offset), state.length)
     if whole and not done:
         mirror.committed()
     else:
         mirror.roll_back()
-    if not whole:
-        state = State.from_words(page.read_before())
-    page.mark_done()
+    if whole:
+        page.mark_done()
+    else:
+        page.withdraw()  # the next reader may be killed before it announces anything: the batch must not count as written
+        state = _state(capture, page.read())
     for cpu, row in enumerate(state.cpus):
         capture.accounts[cpu, rings.TAIL] = row.position
-    return state, Previous(state.epoch, state.sequence - 1, not whole)
+    return state, Previous(state.epoch, state.sequence - 1, not whole) if state.epoch else None
 
 
 def announce(
     capture: Capture, log: Log, ledger: Ledger, cpus: fastpath.Array, epoch: int, length: int, after: State
 ) -> None:
-    """Says in the commit page what the log will be once the batch of `length` bytes is in it."""
+    """Says in the commit page what the log will be once the batch of `length` bytes is in it.
+
+    An announcement that was not marked as done did not come into the log: this one takes its place.
+    """
+    if capture.commit.done < capture.commit.turn:
+        capture.commit.withdraw()
     at = log.position()
     rows = [
         CpuState(int(cpus[i, fastpath.POS]), int(cpus[i, fastpath.EXPECTED]), ledger.counters(i))

@@ -209,7 +209,12 @@ class ListLane:
         self.records: list[bytes] = []
         self.room = room
         self.released = 0
+        self.hidden = 0
         self._next = 0
+
+    def complete(self) -> bool:
+        """See ControlLane. `hidden` records stand behind one that is still being written."""
+        return not self.hidden
 
     def submit(self, raw: bytes) -> bool:
         """What a program does. False: no room, the record is refused."""
@@ -220,7 +225,7 @@ class ListLane:
 
     def read(self, limit: int) -> list[bytes]:
         """See ControlLane."""
-        found = self.records[self._next : self._next + limit]
+        found = self.records[self._next : min(self._next + limit, len(self.records) - self.hidden)]
         self._next += len(found)
         return found
 

@@ -28,30 +28,56 @@ def at(sequence: int) -> int:
 
 def task(pid: int = 100, name: str = "cat", user: tuple[str, str] = ("0", "root"), **process: Any) -> dict[str, Any]:
     """The sections that name who did it."""
-    about = {"thread": {"id": pid, "name": name[:15]}, "entity_id": "x" * 22, "pid": pid, "name": name,
-             "executable": f"/usr/bin/{name}", **process, "parent": {"pid": 1, "entity_id": "y" * 22}}  # fmt: skip
+    about = {
+        "thread": {"id": pid, "name": name[:15]},
+        "entity_id": "x" * 22,
+        "pid": pid,
+        "name": name,
+        "executable": f"/usr/bin/{name}",
+        **process,
+        "parent": {"pid": 1, "entity_id": "y" * 22},
+    }
     return {"process": about, "user": {"id": user[0], "name": user[1]}, "group": {"id": "0", "name": "root"}}
 
 
-def line(sequence: int, event: str = "file_open", path: str | None = "/etc/passwd", *, who: Mapping[str, Any] | None = None,
-         epoch: str = EPOCH, ret: int = 3, time_ns: int | None = None, sections: Mapping[str, Any] | None = None,
-         ebpf: Mapping[str, Any] | None = None, **members: Any) -> bytes:  # fmt: skip
+def line(
+    sequence: int,
+    event: str = "file_open",
+    path: str | None = "/etc/passwd",
+    *,
+    who: Mapping[str, Any] | None = None,
+    epoch: str = EPOCH,
+    ret: int = 3,
+    time_ns: int | None = None,
+    sections: Mapping[str, Any] | None = None,
+    ebpf: Mapping[str, Any] | None = None,
+    **members: Any,
+) -> bytes:
     """One kernel event's line, with its newline. `sections` and `ebpf` are merged into the document's."""
     kind = events.EVENT[event]
     values = {member.name: 0 for member in kind.fields} | _MEMBERS | {"ret": ret} | members
     found = {"file": {"path": path, "name": path.rpartition("/")[2]}} if path is not None else {}
     names = Names(sections=found | dict(sections or {}), ebpf=dict(ebpf or {}))
     document = encode.document(
-        Origin(HOST, epoch), kind, values, at(sequence) if time_ns is None else time_ns, sequence,
-        names=names, task=dict(task() if who is None else who),
-    )  # fmt: skip
+        Origin(HOST, epoch),
+        kind,
+        values,
+        at(sequence) if time_ns is None else time_ns,
+        sequence,
+        names=names,
+        task=dict(task() if who is None else who),
+    )
     return encode.line(document)
 
 
-def made(sequence: int, event: str, members: Mapping[str, Any] | None = None, *, epoch: str = EPOCH, boot: str = "") -> bytes:
+def made(
+    sequence: int, event: str, members: Mapping[str, Any] | None = None, *, epoch: str = EPOCH, boot: str = ""
+) -> bytes:
     """One line of the monitor's own, with its newline."""
     host = HOST if not boot else type(HOST)(HOST.id, HOST.id_source, HOST.name, boot, HOST.agent_id)
-    document = encode.made(Origin(host, epoch), events.EVENT[event], at(sequence), BOOT_NS, sequence, dict(members or {}))
+    document = encode.made(
+        Origin(host, epoch), events.EVENT[event], at(sequence), BOOT_NS, sequence, dict(members or {})
+    )
     return encode.line(document)
 
 

@@ -41,7 +41,9 @@ class Run:
     def popen(self, *args: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "UTC"} | options.pop("env", {})
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen([sys.executable, "-m", "monitor", *args], cwd=self.directory, env=environment, **streams)
+        return subprocess.Popen(
+            [sys.executable, "-m", "monitor", *args], cwd=self.directory, env=environment, **streams
+        )
 
     def __call__(self, *args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Runs to the end. Whatever happens, nothing of the interpreter may show."""
@@ -64,7 +66,10 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def log(run: Run) -> Run:
-    lines = [loglines.start(), *(loglines.line(number, path=f"/file/{number}", ret=-2 if number % 5 == 0 else 3) for number in range(2, 30))]
+    lines = [
+        loglines.start(),
+        *(loglines.line(number, path=f"/file/{number}", ret=-2 if number % 5 == 0 else 3) for number in range(2, 30)),
+    ]
     loglines.write(run.events_dir, [*lines, loglines.stop(30)])
     return run
 
@@ -80,7 +85,17 @@ def help_of(*args: str) -> str:
 
 def test_help_lists_every_command_of_the_contract() -> None:
     listed = set(re.findall(r"^  ([a-z-]+)  ", help_of().partition("Commands:")[2], re.MULTILINE))
-    assert listed >= {"run", "check-config", "doctor", "status", "tail", "search", "verify", "events", "config-reference"}
+    assert listed >= {
+        "run",
+        "check-config",
+        "doctor",
+        "status",
+        "tail",
+        "search",
+        "verify",
+        "events",
+        "config-reference",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -92,7 +107,9 @@ def test_each_command_has_help_with_an_example(command: str) -> None:
 def examples() -> Iterator[list[str]]:
     """The arguments of every example in the help texts, up to a pipe."""
     for command in COMMANDS:
-        for found in re.findall(r"^ +(?:sudo )?(ebpf-monitor .*)$", cli.main.commands[command].help or "", re.MULTILINE):
+        for found in re.findall(
+            r"^ +(?:sudo )?(ebpf-monitor .*)$", cli.main.commands[command].help or "", re.MULTILINE
+        ):
             words = shlex.split(found, posix=True)
             yield words[1 : words.index("|")] if "|" in words else words[1:]
 
@@ -102,7 +119,9 @@ def test_each_example_is_a_command_line_that_is_understood(words: list[str]) -> 
     command = cli.main.commands[words[0]]
     with command.make_context(words[0], list(words[1:])) as context:
         assert isinstance(context, click.Context)
-    assert not any(word for word in words if "*" in word and f"'{word}'" not in (command.help or "")), "the shell would expand it"
+    assert not any(word for word in words if "*" in word and f"'{word}'" not in (command.help or "")), (
+        "the shell would expand it"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -117,14 +136,32 @@ def test_version_is_the_package_s(run: Run) -> None:
 # ---- exit status -----------------------------------------------------------------------------------------------------
 
 USAGE = [
-    [], ["nonsense"], ["--nope"], ["run", "--nope"], ["run", "extra"], ["run", "--duration", "-1"], ["run", "--duration", "x"],
-    ["run", "--config"], ["tail", "-N", "-1"], ["tail", "-N", "x"], ["search", "-p", "x"], ["search", "-o", "xml"],
-    ["search", "--event", "file_opn"], ["search", "--since", "soon"], ["search", "--until", "1h"], ["search", "--since", "now", "--until", "-1h"],
-    ["search", "--path", b"\xff".decode("utf-8", "surrogateescape")], ["events", "file_opn"], ["status", "x"], ["verify", "a", "b"],
-]  # fmt: skip
+    [],
+    ["nonsense"],
+    ["--nope"],
+    ["run", "--nope"],
+    ["run", "extra"],
+    ["run", "--duration", "-1"],
+    ["run", "--duration", "x"],
+    ["run", "--config"],
+    ["tail", "-N", "-1"],
+    ["tail", "-N", "x"],
+    ["search", "-p", "x"],
+    ["search", "-o", "xml"],
+    ["search", "--event", "file_opn"],
+    ["search", "--since", "soon"],
+    ["search", "--until", "1h"],
+    ["search", "--since", "now", "--until", "-1h"],
+    ["search", "--path", b"\xff".decode("utf-8", "surrogateescape")],
+    ["events", "file_opn"],
+    ["status", "x"],
+    ["verify", "a", "b"],
+]
 
 
-@pytest.mark.parametrize("words", USAGE, ids=lambda words: " ".join(words).encode("ascii", "backslashreplace").decode() or "(nothing)")
+@pytest.mark.parametrize(
+    "words", USAGE, ids=lambda words: " ".join(words).encode("ascii", "backslashreplace").decode() or "(nothing)"
+)
 def test_wrong_usage_is_64(run: Run, words: list[str]) -> None:
     result = run(*words)
     assert (result.returncode, result.stdout) == (64, "")
@@ -136,7 +173,9 @@ def test_wrong_event_is_told_the_nearest(run: Run) -> None:
     assert "did you mean file_open?" in run("events", "file_opn").stderr
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if any(one.name == "path" for one in cli.main.commands[name].params)])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if any(one.name == "path" for one in cli.main.commands[name].params)]
+)
 def test_configuration_that_is_not_there_is_78(run: Run, command: str) -> None:
     result = run(command, "--config", "/nonexistent/config.json")
     assert (result.returncode, result.stdout) == (78, "")
@@ -209,7 +248,9 @@ def test_verify_of_a_whole_log_is_0_and_of_a_damaged_one_1(log: Run) -> None:
 
 def test_embedded_configuration_lies_below_the_current_directory(tmp_path: Path) -> None:
     found = embedded(tmp_path)
-    assert (found.events_dir, found.output_dir, found.run_dir) == tuple(tmp_path / "var" / name for name in ("events", "outputs", "run"))
+    assert (found.events_dir, found.output_dir, found.run_dir) == tuple(
+        tmp_path / "var" / name for name in ("events", "outputs", "run")
+    )
     assert (found.profile, found.storage_type, str(found.pin_dir)) == ("full", "local", "/sys/fs/bpf/ebpf-monitor")
 
 
@@ -235,8 +276,23 @@ def test_search_shows_matches_oldest_first(log: Run) -> None:
 
 
 def test_search_options_reach_the_filter(log: Run) -> None:
-    words = ["-p", "100", "-u", "root", "-n", "c?t", "--event", "file", "--path", "/file/1*", "-x", "--since", "2026-11-22T16:52:00Z",
-             "--until", "2026-11-22 17:00 UTC"]  # fmt: skip
+    words = [
+        "-p",
+        "100",
+        "-u",
+        "root",
+        "-n",
+        "c?t",
+        "--event",
+        "file",
+        "--path",
+        "/file/1*",
+        "-x",
+        "--since",
+        "2026-11-22T16:52:00Z",
+        "--until",
+        "2026-11-22 17:00 UTC",
+    ]
     assert rows(log.on("search", *words)) == [10, 15]
     assert rows(log.on("search", "--container", "4f")) == []
     assert rows(log("search", "-D", log.events_dir, "--path", "/file/7")) == [7]
@@ -262,7 +318,9 @@ def test_colour_is_only_for_terminals_and_no_color_is_respected(log: Run) -> Non
     assert "\x1b" not in log.on("search").stdout
     for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
         leader, follower = os.openpty()
-        result = log.on("search", "--path", "/file/5", stdout=follower, env={"TERM": "xterm", "NO_COLOR": ""} | environment)
+        result = log.on(
+            "search", "--path", "/file/5", stdout=follower, env={"TERM": "xterm", "NO_COLOR": ""} | environment
+        )
         os.close(follower)
         shown = os.read(leader, 65536)
         os.close(leader)
@@ -290,10 +348,14 @@ def test_tail_follows_and_ends_with_0_at_ctrl_c(log: Run) -> None:
 # ---- never a traceback -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["tail"], ["tail", "-f"], ["search"], ["events"], ["config-reference"], ["verify"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["tail"], ["tail", "-f"], ["search"], ["events"], ["config-reference"], ["verify"]], ids=" ".join
+)
 def test_reader_that_went_away_is_quiet_and_0(log: Run, words: list[str]) -> None:
     path = log.events_dir / "events.jsonl"
-    path.write_bytes(b"".join(loglines.line(number) for number in range(1, 3000)) if words[0] != "verify" else path.read_bytes())
+    path.write_bytes(
+        b"".join(loglines.line(number) for number in range(1, 3000)) if words[0] != "verify" else path.read_bytes()
+    )
     options = [] if words[0] in ("events", "config-reference") else ["--config", str(log.config)]
     reader, writer = os.pipe()
     os.close(reader)
@@ -323,11 +385,20 @@ def test_full_disk_behind_standard_output_is_a_sentence(log: Run, words: list[st
 @pytest.mark.parametrize("command", ["tail", "search", "verify", "status", "events", "doctor", "check-config"])
 def test_closed_standard_streams_are_no_traceback(log: Run, command: str) -> None:
     options = "" if command == "events" else f"--config {shlex.quote(str(log.config))}"
-    line = f"{shlex.quote(sys.executable)} -m monitor {command} {options} >&- 2>{shlex.quote(str(log.directory / 'said'))}"
-    subprocess.run(["/bin/sh", "-c", line], cwd=log.directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False)
+    line = (
+        f"{shlex.quote(sys.executable)} -m monitor {command} {options} >&- 2>{shlex.quote(str(log.directory / 'said'))}"
+    )
+    subprocess.run(
+        ["/bin/sh", "-c", line], cwd=log.directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False
+    )
     assert "Traceback" not in (log.directory / "said").read_text()
-    both = subprocess.run(["/bin/sh", "-c", line.partition(" >&-")[0] + " >&- 2>&-"], cwd=log.directory, timeout=60, check=False,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    both = subprocess.run(
+        ["/bin/sh", "-c", line.partition(" >&-")[0] + " >&- 2>&-"],
+        cwd=log.directory,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert both.returncode in (0, 1, 3)
 
 
@@ -335,7 +406,9 @@ def test_closed_standard_streams_are_no_traceback(log: Run, command: str) -> Non
 def test_missing_directory_is_a_sentence(run: Run, words: list[str]) -> None:
     result = run.on(*words)
     assert result.returncode == 1
-    assert result.stderr == f"ebpf-monitor: {run.events_dir}: cannot list the log directory: No such file or directory\n"
+    assert (
+        result.stderr == f"ebpf-monitor: {run.events_dir}: cannot list the log directory: No such file or directory\n"
+    )
 
 
 @pytest.mark.parametrize("words", NEEDS_LOG, ids=" ".join)
@@ -346,12 +419,31 @@ def test_directory_that_is_a_file_is_a_sentence(run: Run, words: list[str]) -> N
     assert "Not a directory" in result.stderr
 
 
-GARBAGE = [b"\x00\xff\n", b"{\n", b"[]\n", b"null\n", b'{"event":{"id":7}}\n', b'{"ebpf":[],"process":3,"@timestamp":{}}\n', b"\n\n\n", b"\x1b[2J",
-           b'{"@timestamp":"2026-11-22T16:52:01.123456789Z","event":"' + b"x" * 5000 + b'"}\n']  # fmt: skip
+GARBAGE = [
+    b"\x00\xff\n",
+    b"{\n",
+    b"[]\n",
+    b"null\n",
+    b'{"event":{"id":7}}\n',
+    b'{"ebpf":[],"process":3,"@timestamp":{}}\n',
+    b"\n\n\n",
+    b"\x1b[2J",
+    b'{"@timestamp":"2026-11-22T16:52:01.123456789Z","event":"' + b"x" * 5000 + b'"}\n',
+]
 
 
-@pytest.mark.parametrize("words", [["tail", "-N", "99"], ["search"], ["search", "-x", "--path", "*"], ["search", "--since", "-20y"], ["verify"],
-                                   ["search", "-o", "json", "-p", "1"]], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tail", "-N", "99"],
+        ["search"],
+        ["search", "-x", "--path", "*"],
+        ["search", "--since", "-20y"],
+        ["verify"],
+        ["search", "-o", "json", "-p", "1"],
+    ],
+    ids=" ".join,
+)
 def test_garbage_lines_are_no_traceback(run: Run, words: list[str]) -> None:
     loglines.write(run.events_dir, [*GARBAGE * 3, loglines.line(2), *GARBAGE])
     result = run.on(*words)
@@ -386,7 +478,14 @@ def test_deleted_current_directory_is_a_sentence(run: Run) -> None:
     place = run.directory / "gone"
     place.mkdir()
     line = f"rmdir {shlex.quote(str(place))} && exec {shlex.quote(sys.executable)} -m monitor search"
-    done = subprocess.run(["/bin/sh", "-c", line], cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     assert done.stderr.startswith(b"ebpf-monitor: ")

@@ -17,7 +17,21 @@ from monitor.compact import Compact, cut, neutral, width
 from tests import loglines
 
 GOLDENS = sorted((Path(__file__).parent / "goldens").glob("*.json"))
-HOSTILE = ["\x1b[2J", "\r", "\n", "\x07", "\x9b31m", "\u202e", "\u2066", "\u200f", "\u2028", "\u200b", "\ufeff", "\u00a0", "\U000e0041"]
+HOSTILE = [
+    "\x1b[2J",
+    "\r",
+    "\n",
+    "\x07",
+    "\x9b31m",
+    "\u202e",
+    "\u2066",
+    "\u200f",
+    "\u2028",
+    "\u200b",
+    "\ufeff",
+    "\u00a0",
+    "\U000e0041",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +75,9 @@ def test_each_golden_document_is_one_line_with_its_time_event_and_object(path: P
 
 def test_columns_stand_below_each_other() -> None:
     one = shown(loglines.line(2, path="/a"))
-    other = shown(loglines.line(3, "file_delete", "/a", ret=-13, who=loglines.task(4194303, "systemd-logind", ("33", "www-data"))))
+    other = shown(
+        loglines.line(3, "file_delete", "/a", ret=-13, who=loglines.task(4194303, "systemd-logind", ("33", "www-data")))
+    )
     assert one.index("/a") == other.index("/a")
     assert one == "16:52:01.124  file_open       ok         100 cat             root     /a  O_RDONLY"
     assert other == "16:52:01.125  file_delete     EACCES 4194303 systemd-logind  www-data /a"
@@ -85,7 +101,9 @@ def test_another_day_is_named_once_before_its_first_event() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda text: f"U+{ord(text[0]):04X}")
 def test_no_name_moves_the_cursor_or_reverses_the_line(name: str) -> None:
-    row = shown(loglines.line(2, path=f"/tmp/a{name}b", who=loglines.task(name=f"c{name}", user=("1000", f"eve{name}"))))
+    row = shown(
+        loglines.line(2, path=f"/tmp/a{name}b", who=loglines.task(name=f"c{name}", user=("1000", f"eve{name}")))
+    )
     assert row.isprintable()
     assert f"/tmp/a{neutral(name)}b" in row
 
@@ -121,8 +139,12 @@ def test_path_that_fits_is_not_cut() -> None:
     assert "…" not in shown(loglines.line(2, path="/etc/passwd"), columns=120)
 
 
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x30FF, exclude_categories=["Cc", "Cf", "Cs", "Cn", "Zl", "Zp"])),
-       st.integers(1, 40))  # fmt: skip
+@given(
+    st.text(
+        st.characters(min_codepoint=32, max_codepoint=0x30FF, exclude_categories=["Cc", "Cf", "Cs", "Cn", "Zl", "Zp"])
+    ),
+    st.integers(1, 40),
+)
 def test_cut_text_fits(text: str, columns: int) -> None:
     assert width(cut(text, columns)) <= columns
     if width(text) <= columns:
@@ -136,7 +158,9 @@ def test_wide_characters_count_twice() -> None:
 
 def test_loss_stands_out_with_and_without_colour() -> None:
     loss = {"loss": {"class": "file", "cpu": 1, "count": 17, "first": 5, "last": 21, "reason": "ring_full"}}
-    assert shown(loglines.made(2, "monitor_loss", loss)).startswith("*** 16:52:01.124  monitor_loss    LOST 17 file events (ring_full)")
+    assert shown(loglines.made(2, "monitor_loss", loss)).startswith(
+        "*** 16:52:01.124  monitor_loss    LOST 17 file events (ring_full)"
+    )
     assert shown(loglines.made(2, "monitor_loss", loss), colour=True).startswith("\x1b[1;37;41m")
 
 
@@ -164,16 +188,34 @@ def test_claimed_name_of_a_success_is_marked_and_of_a_failure_goes_without_sayin
 
 
 def test_both_ends_of_a_connection_and_ipv6_in_brackets() -> None:
-    ends = {"source": {"ip": "::1", "port": 40000}, "destination": {"ip": "2001:db8::7", "port": 443}, "network": {"transport": "tcp"}}
+    ends = {
+        "source": {"ip": "::1", "port": 40000},
+        "destination": {"ip": "2001:db8::7", "port": 443},
+        "network": {"transport": "tcp"},
+    }
     row = shown(loglines.line(2, "socket_connect", None, ret=0, sections=ends))
     assert "[::1]:40000 -> [2001:db8::7]:443  tcp" in row
 
 
-GARBAGE = [b"", b"{", b"[]", b"null", b"42", b'"x"', b"\xff\xfe", b"{}", b'{"@timestamp":5}', b'{"@timestamp":"2026-99-99T00:00:00.1Z"}',
-           b'{"ebpf":[],"file":"x","process":7,"user":null}', b'{"ebpf":{"event":"file_open"},"process":{"thread":[],"pid":{}}}',
-           b'{"ebpf":{"event":"process_exec"},"process":{"args":[1,{}]}}', b'{"ebpf":{"event":"monitor_loss","loss":3}}',
-           b'{"ebpf":{"event":"monitor_heartbeat","ledger":{"refused":{"x":"y"}}}}', b'{"ebpf":{"event":"file_close","read":{"count":[]}}}',
-           b'{"@timestamp":"2026-11-22T16:52:01.x\\u0000yZ","ebpf":{"event":"\\u001b[2J"}}']  # fmt: skip
+GARBAGE = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"42",
+    b'"x"',
+    b"\xff\xfe",
+    b"{}",
+    b'{"@timestamp":5}',
+    b'{"@timestamp":"2026-99-99T00:00:00.1Z"}',
+    b'{"ebpf":[],"file":"x","process":7,"user":null}',
+    b'{"ebpf":{"event":"file_open"},"process":{"thread":[],"pid":{}}}',
+    b'{"ebpf":{"event":"process_exec"},"process":{"args":[1,{}]}}',
+    b'{"ebpf":{"event":"monitor_loss","loss":3}}',
+    b'{"ebpf":{"event":"monitor_heartbeat","ledger":{"refused":{"x":"y"}}}}',
+    b'{"ebpf":{"event":"file_close","read":{"count":[]}}}',
+    b'{"@timestamp":"2026-11-22T16:52:01.x\\u0000yZ","ebpf":{"event":"\\u001b[2J"}}',
+]
 
 
 @pytest.mark.parametrize("raw", GARBAGE)
@@ -183,13 +225,29 @@ def test_garbage_is_one_printable_line(raw: bytes) -> None:
     assert all(row.isprintable() for row in text.splitlines())
 
 
-_JSON = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
-                     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(
-                         ["event", "path", "loss", "read", "count", "args", "id", "name", "thread", "signal", "code", "socket"]), inner),
-                     max_leaves=12)  # fmt: skip
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(
+                ["event", "path", "loss", "read", "count", "args", "id", "name", "thread", "signal", "code", "socket"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
 
 
-@given(st.dictionaries(st.sampled_from(["@timestamp", "ebpf", "event", "process", "user", "file", "error", "source", "network"]), _JSON),
-       st.sampled_from([None, 20, 100]), st.booleans())  # fmt: skip
-def test_any_object_is_rendered_without_an_exception(document: dict[str, object], columns: int | None, colour: bool) -> None:
+@given(
+    st.dictionaries(
+        st.sampled_from(["@timestamp", "ebpf", "event", "process", "user", "file", "error", "source", "network"]), _JSON
+    ),
+    st.sampled_from([None, 20, 100]),
+    st.booleans(),
+)
+def test_any_object_is_rendered_without_an_exception(
+    document: dict[str, object], columns: int | None, colour: bool
+) -> None:
     assert Compact(columns=columns, colour=colour).document(document).endswith("\n")

@@ -32,6 +32,10 @@ class Pipe:
         """Everything until the writing end is closed."""
         os.close(self.writer)
         self.writer = -1
+        return self.rows()
+
+    def rows(self) -> list[str]:
+        """What the pipe gives until its writing end is closed by somebody."""
         with open(self.reader, "rb", closefd=False) as opened:
             return opened.read().decode().splitlines()
 
@@ -57,7 +61,9 @@ def paths(rows: list[str]) -> list[int]:
 
 
 def hidden(rows: list[str]) -> int:
-    return sum(int(found[1].replace(",", "")) for row in rows if (found := re.search(r"-- ([\d,]+) lines are not shown", row)))
+    return sum(
+        int(found[1].replace(",", "")) for row in rows if (found := re.search(r"-- ([\d,]+) lines are not shown", row))
+    )
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (5, 9), (1, 300)])
@@ -91,7 +97,7 @@ def test_what_does_not_fit_is_left_out_and_counted_exactly(pipe: Pipe) -> None:
     result: list[int] = []
     closing = threading.Thread(target=lambda: result.append(printer.close()))
     rows: list[str] = []
-    reading = threading.Thread(target=lambda: rows.extend(open(pipe.reader, "rb", closefd=False).read().decode().splitlines()))
+    reading = threading.Thread(target=lambda: rows.extend(pipe.rows()))
     reading.start()
     closing.start()
     closing.join(10)
@@ -155,7 +161,14 @@ class Terminal(io.StringIO):
 
 def status(sequence: int, time_s: float, **changes: Any) -> dict[str, Any]:
     ledger = {"in_flight": 4, "refused": {"ring_full": 2, "control_full": 1}, "unwritten": 5}
-    return {"pid": 42, "sequence": sequence, "durable_sequence": sequence - 10, "time": time_s, "ring_fill": 0.031, "ledger": ledger} | changes
+    return {
+        "pid": 42,
+        "sequence": sequence,
+        "durable_sequence": sequence - 10,
+        "time": time_s,
+        "ring_fill": 0.031,
+        "ledger": ledger,
+    } | changes
 
 
 def test_progress_says_rate_loss_lag_and_fill() -> None:
@@ -200,7 +213,9 @@ def test_screen_without_output_shows_nothing() -> None:
     assert Screen(None, where="x").show is None
 
 
-def test_lines_that_could_not_be_shown_are_told_at_the_end(pipe: Pipe, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]) -> None:
+def test_lines_that_could_not_be_shown_are_told_at_the_end(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
     monkeypatch.setattr(display, "_CLOSE_S", 0.1)
     errors = io.StringIO()
     with Screen(errors, where="x", output=pipe.writer) as screen:

@@ -28,17 +28,20 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host where everything is right, made of files; bcc and the kernel's features are there."""
     root = tmp_path / "root"
     for name, content in {
-        "proc/self/status": f"Name:\tx\nCapEff:\t{FULL}\n", "proc/self/mounts": MOUNTS, "sys/kernel/btf/vmlinux": "btf",
-        "proc/sys/kernel/random/boot_id": "5b6f2c8e-1d3a-4c57-9e80-112233445566\n", "proc/sys/kernel/hostname": "web1\n",
+        "proc/self/status": f"Name:\tx\nCapEff:\t{FULL}\n",
+        "proc/self/mounts": MOUNTS,
+        "sys/kernel/btf/vmlinux": "btf",
+        "proc/sys/kernel/random/boot_id": "5b6f2c8e-1d3a-4c57-9e80-112233445566\n",
+        "proc/sys/kernel/hostname": "web1\n",
         "etc/machine-id": "0f1e2d3c4b5a69788796a5b4c3d2e1f0\n",
-    }.items():  # fmt: skip
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
     events_dir = tmp_path / "events"
     events_dir.mkdir(mode=0o750)
     monkeypatch.setattr(doctor, "import_bcc", lambda: doctor)
     monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": True, "ringbuf": True})
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 50, 50))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 50, 50))
     return Host(Config(events_dir=events_dir, run_dir=tmp_path / "run"), root)
 
 
@@ -83,25 +86,34 @@ def test_kernel_without_btf_is_missing(host: Host) -> None:
 
 
 def test_bpffs_that_is_not_mounted_is_mounted_by_run(host: Host) -> None:
-    host.path("/proc/self/mounts").write_text(MOUNTS.replace("bpf /sys/fs/bpf bpf rw 0 0\n", "sysfs /sys sysfs rw 0 0\n"))
+    host.path("/proc/self/mounts").write_text(
+        MOUNTS.replace("bpf /sys/fs/bpf bpf rw 0 0\n", "sysfs /sys sysfs rw 0 0\n")
+    )
     assert (one(host, "bpffs").state, one(host, "bpffs").fix) == ("warn", "mount -t bpf bpf /sys/fs/bpf")
 
 
 def test_pin_dir_elsewhere_must_lie_in_a_bpf_file_system(host: Host) -> None:
     elsewhere = replace(host, config=replace(host.config, pin_dir=Path("/run/my pins/x")))
-    assert (one(elsewhere, "bpffs").state, one(elsewhere, "bpffs").fix) == ("missing", "mount -t bpf bpf '/run/my pins'")
+    assert (one(elsewhere, "bpffs").state, one(elsewhere, "bpffs").fix) == (
+        "missing",
+        "mount -t bpf bpf '/run/my pins'",
+    )
 
 
 def test_missing_bcc_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
-        raise BccMissing("the Python package bcc cannot be imported (No module named 'bcc'); install it with: apt install python3-bpfcc")
+        raise BccMissing(
+            "the Python package bcc cannot be imported (No module named 'bcc'); install it with: apt install python3-bpfcc"
+        )
 
     monkeypatch.setattr(doctor, "import_bcc", missing)
     assert one(host, "bcc").state == "missing"
     assert "apt install python3-bpfcc" in one(host, "bcc").fix
 
 
-def test_feature_that_the_kernel_lacks_is_a_warning_that_says_what_it_costs(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feature_that_the_kernel_lacks_is_a_warning_that_says_what_it_costs(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": False, "ringbuf": True})
     assert one(host, "rdonly_cast").state == "warn"
     assert "0.3 us" in one(host, "rdonly_cast").text
@@ -109,7 +121,9 @@ def test_feature_that_the_kernel_lacks_is_a_warning_that_says_what_it_costs(host
 
 
 @pytest.mark.parametrize("error", [BtfError("not BTF"), OSError(1, "Operation not permitted")])
-def test_features_that_cannot_be_tried_are_no_exception(host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_features_that_cannot_be_tried_are_no_exception(
+    host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def failing() -> None:
         raise error
 
@@ -141,8 +155,13 @@ def test_events_dir_that_is_not_there_will_be_made(host: Host) -> None:
     assert one(host, "events_dir").state == "ok"
 
 
-@pytest.mark.parametrize(("mode", "state", "fix"), [(0o770, "missing", "chmod go-w"), (0o777, "missing", "chmod go-w"), (0o755, "warn", "chmod o-rx")])
-def test_events_dir_that_others_can_write_is_missing_and_one_they_can_read_a_warning(host: Host, mode: int, state: str, fix: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "state", "fix"),
+    [(0o770, "missing", "chmod go-w"), (0o777, "missing", "chmod go-w"), (0o755, "warn", "chmod o-rx")],
+)
+def test_events_dir_that_others_can_write_is_missing_and_one_they_can_read_a_warning(
+    host: Host, mode: int, state: str, fix: str
+) -> None:
     host.config.events_dir.chmod(mode)
     assert one(host, "events_dir").state == state
     assert one(host, "events_dir").fix == f"{fix} {host.config.events_dir}"
@@ -165,7 +184,7 @@ def test_events_dir_of_another_user_is_missing(host: Host, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("free", "state"), [(50, "ok"), (5, "ok"), (4, "warn"), (0, "missing")])
 def test_disk_that_is_full_is_told(host: Host, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 100 - free, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 100 - free, free))
     assert one(host, "disk").state == state
 
 
@@ -196,7 +215,11 @@ def test_each_check_is_one_printable_line_with_its_fix(host: Host, tmp_path: Pat
     rows = text(checks).splitlines()
     assert len(rows) == len(checks)
     assert all(row.isprintable() for row in rows)
-    assert all(f"-> {check.fix}".split("\x1b")[0].split("\n")[0] in row for check, row in zip(checks, rows, strict=True) if check.fix)
+    assert all(
+        f"-> {check.fix}".split("\x1b")[0].split("\n")[0] in row
+        for check, row in zip(checks, rows, strict=True)
+        if check.fix
+    )
     assert json.loads(json.dumps(document(checks)))["checks"]
 
 

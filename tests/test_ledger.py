@@ -173,3 +173,24 @@ def test_state_that_does_not_fit_is_refused() -> None:
 def test_counts_are_all_kept() -> None:
     counts = Counts(*range(1, len(asdict(Counts())) + 1))
     assert State.from_words(State(counts=counts).words()).counts == counts
+
+
+def test_what_died_in_a_buffer_is_not_in_flight_for_ever() -> None:
+    capture = FakeCapture()
+    counts = Counts(received=2, logged=2)
+    ledger = Ledger(capture.accounts, [CpuState(), CpuState()], counts)
+    capture.accounts[0, rings.SEQ] = 7
+    assert ledger.balance()["in_flight"] == 5
+    assert [one["loss"]["count"] for one in ledger.losses([Gap(0, 2, 6, 1)], EPOCH)] == [5]
+    balance = ledger.balance()
+    assert (balance["in_flight"], balance["died"], balance["balanced"]) == (0, 5, True)
+
+
+def test_pressure_that_came_and_went_between_two_looks_is_told() -> None:
+    capture = FakeCapture()
+    ledger = Ledger(capture.accounts, [CpuState(), CpuState()], Counts())
+    capture.accounts[1, rings.SWITCHES] = 3
+    assert [(one["loss"]["reason"], one["loss"]["cpu"]) for one in ledger.degraded()] == [("degraded", 1), ("restored", 1)]
+    assert ledger.degraded() == []
+    base = [CpuState(0, 0, ledger.counters(cpu)) for cpu in range(2)]
+    assert Ledger(capture.accounts, base, Counts()).degraded() == [], "the epoch before has told it"

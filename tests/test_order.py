@@ -190,3 +190,27 @@ def test_a_tap_sees_what_is_taken() -> None:
     bench.kernel.control(0, "process_fork")
     bench.batch()
     assert seen == [(bench.capture.now - 20_000, int(bench.capture.accounts[0, rings.HEAD]), 1)]
+
+
+def test_a_control_record_that_is_still_being_written_hides_no_other_one() -> None:
+    """Behind it in the ring may stand whole records of other CPUs: those are not refused."""
+    bench = Bench()
+    bench.kernel.control(0, "process_fork", ret=1)
+    bench.capture.list_lane.hidden = 1
+    bench.batch()
+    assert bench.losses == []
+    bench.capture.list_lane.hidden = 0
+    assert [one["ebpf"]["ret"] for one in bench.documents()] == [1]
+    assert bench.losses == []
+
+
+def test_a_gap_before_a_control_record_still_fits_when_the_compiled_pass_has_used_all_places() -> None:
+    bench = Bench()
+    bench.kernel.task(0)
+    for _ in range(fastpath.MAX_GAPS):
+        bench.kernel.refuse(0)
+        unnamed(bench, 0)
+    bench.kernel.refuse(0)
+    bench.kernel.control(0, "process_fork", ret=1)
+    bench.drain()
+    assert sum(one["count"] for one in bench.losses) == bench.kernel.refused[0] == fastpath.MAX_GAPS + 1

@@ -29,16 +29,36 @@ LINES = [
     loglines.start(),
     line(2, path="/etc/passwd"),
     line(3, path="/etc/shadow", ret=-13, who=task(200, "cat", ("1000", "eve"))),
-    line(4, "file_rename", "/srv/new", ret=0, ebpf={"claimed": True}, sections={"file": {"path": "/srv/new", "name": "new", "Ext": {"original": {"path": "/srv/old"}}}}),
-    line(5, "process_exec", "/usr/bin/python3.11", ret=0, who=task(201, "python3.11", ("33", "www-data"), args=["python3", "-V"])),
-    line(6, "socket_connect", None, ret=-111, who=task(201, "python3.11", ("33", "www-data")), ebpf={"socket": {"family": "AF_UNIX", "peer_path": "/run/db.sock"}}),
+    line(
+        4,
+        "file_rename",
+        "/srv/new",
+        ret=0,
+        ebpf={"claimed": True},
+        sections={"file": {"path": "/srv/new", "name": "new", "Ext": {"original": {"path": "/srv/old"}}}},
+    ),
+    line(
+        5,
+        "process_exec",
+        "/usr/bin/python3.11",
+        ret=0,
+        who=task(201, "python3.11", ("33", "www-data"), args=["python3", "-V"]),
+    ),
+    line(
+        6,
+        "socket_connect",
+        None,
+        ret=-111,
+        who=task(201, "python3.11", ("33", "www-data")),
+        ebpf={"socket": {"family": "AF_UNIX", "peer_path": "/run/db.sock"}},
+    ),
     line(7, path="/data/x", sections={"container": {"id": CONTAINER}}, who=task(1007, "cat")),
-    line(8, path="/tmp/ünïcode \"quoted\" back\\slash", who=task(202, "ü")),
+    line(8, path='/tmp/ünïcode "quoted" back\\slash', who=task(202, "ü")),
     line(9, path="/tmp/[x]*?", who=task(203, "kworker/0:1", ("0", "root"))),
     line(10, path='/tmp/"event":"file_delete","pid":42,"outcome":"failure"', who=task(204, '"name":"eve"')),
     loglines.made(11, "monitor_loss", {"loss": {"class": "file", "count": 3}}),
     loglines.stop(12),
-]  # fmt: skip
+]
 
 
 def numbers(found: Iterator[search.Found] | list[search.Found]) -> list[int]:
@@ -123,7 +143,9 @@ def test_bytes_that_are_looked_for_never_hide_a_match(log: Path, conditions: dic
     assert all(wanting.has_needles(raw) for raw in raws if wanting.match(raw))
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), st.integers(0, 20), st.integers(0, 20))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), st.integers(0, 20), st.integers(0, 20)
+)
 def test_glob_made_from_a_path_finds_that_path(path: str, first: int, second: int) -> None:
     low, high = sorted((first % (len(path) + 1), second % (len(path) + 1)))
     pattern = "".join(f"[{char}]" if char in "*?[" else char for char in path[:low]) + "*"
@@ -142,7 +164,10 @@ def test_names_of_the_catalogue_are_events(name: str) -> None:
     assert event_names([name]) == (name,)
 
 
-@pytest.mark.parametrize(("name", "near"), [("file_opn", "file_open"), ("proces_exec", "process_exec"), ("files", "file"), ("xyzzy", "ebpf-monitor events")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("file_opn", "file_open"), ("proces_exec", "process_exec"), ("files", "file"), ("xyzzy", "ebpf-monitor events")],
+)
 def test_unknown_event_is_refused_with_the_nearest(name: str, near: str) -> None:
     with pytest.raises(FilterError, match=near):
         event_names([name])
@@ -185,7 +210,10 @@ def opened_files(directory: Path, monkeypatch: pytest.MonkeyPatch, **conditions:
 
 def test_file_that_begins_after_the_time_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rotated(tmp_path)
-    assert opened_files(tmp_path, monkeypatch, until_ns=loglines.at(4)) == ([1, 2, 3, 4], ["events.jsonl.3.gz", "events.jsonl.2.zst"])
+    assert opened_files(tmp_path, monkeypatch, until_ns=loglines.at(4)) == (
+        [1, 2, 3, 4],
+        ["events.jsonl.3.gz", "events.jsonl.2.zst"],
+    )
 
 
 def test_file_that_ends_before_the_time_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,15 +278,17 @@ def test_lines_across_blocks_are_whole(tmp_path: Path) -> None:
     padded = [line(number, path="/" + "x" * (number * 37 % 1500)) for number in range(2, 4000)]
     loglines.write(tmp_path, padded)
     assert [raw + b"\n" for raw in Scan(files(tmp_path)[0], _unexpected).lines()] == padded
-    assert [raw + b"\n" for raw in Scan(files(tmp_path)[0], _unexpected).lines(((b'"pid":100',), (b"/xx", b"none")))] == [
-        raw for raw in padded if b"/xx" in raw
-    ]
+    assert [
+        raw + b"\n" for raw in Scan(files(tmp_path)[0], _unexpected).lines(((b'"pid":100',), (b"/xx", b"none")))
+    ] == [raw for raw in padded if b"/xx" in raw]
 
 
 # ---- the end of the log, and what comes ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "wanted"), [(0, []), (1, [12]), (3, [10, 11, 12]), (5, [8, 9, 10, 11, 12]), (99, list(range(1, 13)))])
+@pytest.mark.parametrize(
+    ("count", "wanted"), [(0, []), (1, [12]), (3, [10, 11, 12]), (5, [8, 9, 10, 11, 12]), (99, list(range(1, 13)))]
+)
 def test_last_lines_come_from_as_many_files_as_they_need(tmp_path: Path, count: int, wanted: list[int]) -> None:
     rotated(tmp_path)
     found, place = asked(tmp_path).last(count)
@@ -335,8 +365,12 @@ def test_a_million_lines_are_searched_in_seconds(tmp_path: Path) -> None:
             opened.write(whole * 1000)
     lines = 1_000_000 // (count * 1000) * count * 1000
     size = (tmp_path / "events.jsonl").stat().st_size
-    for name, conditions in {"pid, no hit": {"pids": (4242,)}, "failed": {"failed": True}, "path glob": {"paths": ("/run/*.sock",)},
-                             "name or name": {"names": ("python*", "ü")}}.items():  # fmt: skip
+    for name, conditions in {
+        "pid, no hit": {"pids": (4242,)},
+        "failed": {"failed": True},
+        "path glob": {"paths": ("/run/*.sock",)},
+        "name or name": {"names": ("python*", "ü")},
+    }.items():
         began = time.monotonic()
         found = sum(1 for _ in asked(tmp_path, **conditions).all())
         took = time.monotonic() - began

@@ -19,17 +19,43 @@ from monitor.status import StatusError, duration, losses, table
 from tests import loglines
 
 NOW = 1_795_366_321.0
-HOLDER = "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDWR); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+HOLDER = """import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()"""
 
 
 def ledger(**changes: Any) -> dict[str, Any]:
-    return {"kernel_seen": 110, "submitted": 90, "refused": {"ring_full": 7, "control_full": 0}, "suppressed": {"self": 13},
-            "received": 88, "in_flight": 2, "died": 0, "made": 3, "logged": 91, "quarantined": 0, "unwritten": 0, "balanced": True} | changes  # fmt: skip
+    return {
+        "kernel_seen": 110,
+        "submitted": 90,
+        "refused": {"ring_full": 7, "control_full": 0},
+        "suppressed": {"self": 13},
+        "received": 88,
+        "in_flight": 2,
+        "died": 0,
+        "made": 3,
+        "logged": 91,
+        "quarantined": 0,
+        "unwritten": 0,
+        "balanced": True,
+    } | changes
 
 
 def document(pid: int, **changes: Any) -> dict[str, Any]:
-    return {"pid": pid, "epoch": "00112233aabbccdd", "sequence": 91, "durable_sequence": 80, "ring_fill": 0.25, "bytes_written": 100_000,
-            "sync_failures": 0, "profile": "full", "events_dir": "/nonexistent/events", "time": NOW, "ledger": ledger()} | changes  # fmt: skip
+    return {
+        "pid": pid,
+        "epoch": "00112233aabbccdd",
+        "sequence": 91,
+        "durable_sequence": 80,
+        "ring_fill": 0.25,
+        "bytes_written": 100_000,
+        "sync_failures": 0,
+        "profile": "full",
+        "events_dir": "/nonexistent/events",
+        "time": NOW,
+        "ledger": ledger(),
+    } | changes
 
 
 class RunDir:
@@ -63,7 +89,9 @@ def running(tmp_path: Path) -> Iterator[RunDir]:
     """The lock is held by a process of its own."""
     run_dir = RunDir(tmp_path)
     run_dir.lock()
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert holder.stdout is not None
     assert holder.stdin is not None
     holder.stdout.readline()
@@ -162,7 +190,13 @@ def test_document_has_the_contract_s_members(running: RunDir) -> None:
 
 def test_losses_add_up_every_reason() -> None:
     assert losses(ledger(died=1, quarantined=2, unwritten=4)) == {
-        "ring_full": 7, "control_full": 0, "died": 1, "quarantined": 2, "unwritten": 4, "total": 14}  # fmt: skip
+        "ring_full": 7,
+        "control_full": 0,
+        "died": 1,
+        "quarantined": 2,
+        "unwritten": 4,
+        "total": 14,
+    }
     assert losses({}) == {"total": 0}
 
 
@@ -190,7 +224,9 @@ def test_volume_is_today_s_for_a_run_that_began_before(running: RunDir, tmp_path
     assert found.gb_per_day == pytest.approx(sum(map(len, after)) / seconds * 86_400 / 1e9, rel=0.05)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (3 * 86_400 + 7300, "3 d 2 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (3 * 86_400 + 7300, "3 d 2 h")]
+)
 def test_duration_has_the_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 

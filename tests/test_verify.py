@@ -18,8 +18,19 @@ from tests import loglines
 from tests.loglines import EPOCH, line, made, run, start, stop, write
 
 SECOND, THIRD = "1111111111111111", "2222222222222222"
-LEDGER = {"kernel_seen": 9, "submitted": 9, "received": 8, "in_flight": 1, "died": 0, "made": 1, "logged": 9, "filtered": 0, "quarantined": 0,
-          "unwritten": 0, "torn": 0}  # fmt: skip
+LEDGER = {
+    "kernel_seen": 9,
+    "submitted": 9,
+    "received": 8,
+    "in_flight": 1,
+    "died": 0,
+    "made": 1,
+    "logged": 9,
+    "filtered": 0,
+    "quarantined": 0,
+    "unwritten": 0,
+    "torn": 0,
+}
 
 
 def kinds(report: Report) -> dict[str, int]:
@@ -61,7 +72,10 @@ DAMAGES: dict[str, tuple[list[bytes], dict[str, int]]] = {
     "a foreign line": ([*LINES[:7], b'{"hello":1}\n', *LINES[7:]], {"foreign": 1}),
     "event is no object": ([*LINES[:7], b'{"event":"x"}\n', *LINES[7:]], {"foreign": 1}),
     "the id is another number's": (replaced(7, LINES[6].replace(b'"sequence":7}', b'"sequence":8}')), {"event.id": 1}),
-    "the id is another host's": (replaced(7, LINES[6].replace(b'"agent":{"id":"a1b2c3d4"', b'"agent":{"id":"ffffffff"')), {"event.id": 1}),
+    "the id is another host's": (
+        replaced(7, LINES[6].replace(b'"agent":{"id":"a1b2c3d4"', b'"agent":{"id":"ffffffff"')),
+        {"event.id": 1},
+    ),
     "a torn last line": ([*LINES, line(21)[:40]], {"torn": 1}),
     "the first lines of a later run": ([*LINES, *OTHER[2:]], {"hole": 1}),
     "a run ends early": ([*LINES[:15], *OTHER], {"hole": 1}),
@@ -111,7 +125,10 @@ def test_power_loss_is_a_note(tmp_path: Path) -> None:
 
 def test_recorded_losses_are_summed_by_class_and_are_no_findings(tmp_path: Path) -> None:
     losses = [("file", 3), ("file", 4), ("process", 5), ("file", 0)]
-    records = [made(number, "monitor_loss", {"loss": {"class": name, "count": count}}) for number, (name, count) in enumerate(losses, 2)]
+    records = [
+        made(number, "monitor_loss", {"loss": {"class": name, "count": count}})
+        for number, (name, count) in enumerate(losses, 2)
+    ]
     report = checked(tmp_path, start(), *records, stop(6))
     assert (kinds(report), dict(report.losses)) == ({}, {"file": 7, "process": 5})
     assert "lost, and recorded as lost: 7 file events" in report.text()
@@ -119,14 +136,21 @@ def test_recorded_losses_are_summed_by_class_and_are_no_findings(tmp_path: Path)
 
 def beat(number: int, **changes: Any) -> list[bytes]:
     """A run with a heartbeat as that line."""
-    return [start(), *(line(n) for n in range(2, number)), made(number, "monitor_heartbeat", {"ledger": LEDGER | changes}), stop(number + 1)]
+    return [
+        start(),
+        *(line(n) for n in range(2, number)),
+        made(number, "monitor_heartbeat", {"ledger": LEDGER | changes}),
+        stop(number + 1),
+    ]
 
 
 def test_heartbeat_that_agrees_with_the_lines_is_right(tmp_path: Path) -> None:
     assert kinds(checked(tmp_path, *beat(10))) == {}
 
 
-@pytest.mark.parametrize("changes", [{"logged": 12, "received": 11}, {"received": 9}, {"unwritten": 1}, {"logged": "9"}])
+@pytest.mark.parametrize(
+    "changes", [{"logged": 12, "received": 11}, {"received": 9}, {"unwritten": 1}, {"logged": "9"}]
+)
 def test_heartbeat_that_does_not_agree_is_found(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert kinds(checked(tmp_path, *beat(10, **changes))) == {"ledger": 1}
 
@@ -151,7 +175,7 @@ def test_document_is_json_with_the_same_verdict(tmp_path: Path) -> None:
 
 
 def test_hostile_bytes_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    report = checked(tmp_path, *LINES, b'{"event":{"id":"\\u001b[2J"},"x":"\x1b[31m"}\n', b'\x1b[2J\n')
+    report = checked(tmp_path, *LINES, b'{"event":{"id":"\\u001b[2J"},"x":"\x1b[31m"}\n', b"\x1b[2J\n")
     assert all(row.isprintable() for row in report.text().splitlines())
 
 

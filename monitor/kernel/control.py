@@ -51,6 +51,9 @@ class ControlLane(Protocol):
     def release(self, position: int) -> None:
         """Everything before `position`, which `position()` gave, may be overwritten by the kernel."""
 
+    def complete(self) -> bool:
+        """Did the last `read` end at the end? No: a record that is still being written hides those behind it."""
+
     def fill(self) -> float:
         """How full the ring is, 0 to 1, with what was read and not released; of several rings the fullest."""
 
@@ -91,6 +94,7 @@ class RingBufLane:
         self._producer = memoryview(self._ring).cast("Q")
         self._headers = memoryview(self._ring)[mmap.PAGESIZE :].cast("I")
         self._next = self._released = self._consumer[0]
+        self._complete = True
         unread = self._producer[0] - self._released
         if self._released % _ALIGNMENT or not 0 <= unread <= self._size:
             consumer, producer = self._released, self._producer[0]
@@ -104,7 +108,8 @@ class RingBufLane:
         while self._next < head and len(records) < limit:
             header = self._headers[(self._next & mask) // 4]
             if header & _BUSY:
-                break
+                self._complete = False
+                return records
             length = header & _LENGTH
             behind = self._next + (length + _HEADER_BYTES + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
             if behind > head:
@@ -113,11 +118,16 @@ class RingBufLane:
                 at = mmap.PAGESIZE + (self._next & mask) + _HEADER_BYTES
                 records.append(cut_to_length(self._ring[at : at + length]))
             self._next = behind
+        self._complete = True
         return records
 
     def position(self) -> int:
         """See ControlLane."""
         return self._next
+
+    def complete(self) -> bool:
+        """See ControlLane."""
+        return self._complete
 
     def release(self, position: int) -> None:
         """See ControlLane. Raises ValueError for a position that was not read yet or is released already."""
@@ -204,6 +214,10 @@ class PerfLane:
     def position(self) -> int:
         """See ControlLane."""
         return self._returned
+
+    def complete(self) -> bool:
+        """See ControlLane. A ring of its own for each CPU: nothing hides anything."""
+        return True
 
     def release(self, position: int) -> None:
         """Does nothing but check, perf freed the samples when they were read. Raises ValueError for a position that was

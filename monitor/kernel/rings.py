@@ -27,7 +27,7 @@ Bytes = npt.NDArray[np.uint8]
 HEAD, SEQ, BUSY, FOLDED, LEVEL, UNDEFINABLE, SUBMITTED_CONTROL = range(7)
 TAIL = 8
 REFUSED_RING, REFUSED_CONTROL = 16, 20
-SELF, PROFILE, QUIET, DEFINED, UNSTABLE = range(24, 29)
+SELF, PROFILE, QUIET, DEFINED, UNSTABLE, SWITCHES = range(24, 30)
 ACCOUNT_WORDS = 32
 CLASSES = ("process", "file", "socket")
 
@@ -112,6 +112,15 @@ class CommitPage:
     def used(self) -> bool:
         """True once something was announced."""
         return self.turn > 0
+
+    def withdraw(self) -> None:
+        """The announced batch did not come into the log: what was true before it is valid again, and stays so.
+
+        A reader that is killed in here leaves either the announcement, which its follower judges, or the state before.
+        """
+        before = self.read_before()
+        self._words[1] = self.turn + 1  # first: the copy is done with from the moment that it is valid
+        self.write(before)
 
     def write(self, values: list[int]) -> None:
         """Announces `values`. Raises ValueError when they do not fit."""

@@ -213,12 +213,13 @@ class Monitor:
         self._process = None
         self.read_log(self.log, None)
         ledger = self.status()["ledger"]
-        refused = sum(ledger["refused"].values())
+        refused, lines, lost = sum(ledger["refused"].values()), self.lines, self.lost
+        self.lines = self.lost = self.last = 0  # the next start begins an epoch
         rules = (
             (ledger["balanced"], "the ledger does not balance"),
             (ledger["in_flight"] == 0, f"{ledger['in_flight']} events were still in flight when it had stopped"),
-            (ledger["logged"] == self.lines, f"the ledger says {ledger['logged']} lines, the log has {self.lines}"),
-            (refused == self.lost, f"{refused} events were refused, loss documents tell of {self.lost}"),
+            (ledger["logged"] == lines, f"the ledger says {ledger['logged']} lines, the log has {lines}"),
+            (refused == lost, f"{refused} events were refused, loss documents tell of {lost}"),
         )
         return [f"after the stop: {text}: {ledger}" for holds, text in rules if not holds]
 

@@ -46,10 +46,12 @@ class Journal:
         self.sequence = 0
         self.broken: list[str] = []
         self.made: list[Document] = []
+        self.found: list[Document] = []
+        """of the scan at start"""
         self.born: dict[int, list[tuple[int, str]]] = defaultdict(list)
         """children of a process: pid and entity_id"""
         self._places: dict[int, array[int]] = {}
-        self._ended: dict[int, int] = {}
+        self._ended: set[int] = set()
         self._last = 0
 
     def begin(self) -> None:
@@ -90,6 +92,7 @@ class Journal:
             self.made.append(orjson.loads(line))
             return
         if name == b"process_found":
+            self.found.append(orjson.loads(line))
             return
         if found[5] is not None:  # from a program on a CPU, not made by the reader
             if stamp < self._last:
@@ -100,11 +103,12 @@ class Journal:
         if name == b"process_fork" and (parent := _PARENT.search(line, found.end())):
             self.born[int(parent[1])].append((pid, who[1].decode() if who else ""))
         self._places.setdefault(pid, array("Q")).append(at)
-        self._ended[pid] = sequence if name == b"process_exit" else 0
+        if name == b"process_exit":
+            self._ended.add(pid)
 
     def ended(self, pid: int) -> bool:
-        """Is this process's exit its last document?"""
-        return bool(self._ended.get(pid))
+        """Is this process's exit in the log?"""
+        return pid in self._ended
 
     def documents(self, pid: int, entity: str = "") -> list[Document]:
         """A process's documents in the order of the log; of one entity_id only, if it is given."""

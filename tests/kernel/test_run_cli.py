@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -29,7 +30,7 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-cli-{os.getpid()}")
+        self.pins = Path(f"/sys/fs/bpf/{directory.name}")
         self.config, self.ready = directory / "config.json", directory / "ready"
         self.write(profile="full")
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -41,8 +42,12 @@ class Place:
 
     def popen(self, *words: str | Path, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[bytes]:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = subprocess.Popen([*prefix, sys.executable, "-m", "monitor", *words], cwd=self.directory,
-                                   env={**os.environ, "PYTHONPATH": str(ROOT)}, **streams)  # fmt: skip
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "monitor", *words],
+            cwd=self.directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            **streams,
+        )
         self.processes.append(process)
         return process
 
@@ -80,14 +85,32 @@ class Place:
         shutil.rmtree(self.pins, ignore_errors=True)
 
 
-@pytest.fixture
-def place() -> Iterator[Place]:
+@contextlib.contextmanager
+def new_place() -> Iterator[Place]:
     """In a directory that everybody may enter, unlike pytest's: one test is nobody."""
     with tempfile.TemporaryDirectory(prefix="ebpf-monitor-cli-") as name:
         Path(name).chmod(0o755)
         found = Place(Path(name))
         yield found
         found.clean()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """For a test that starts a monitor of its own."""
+    with new_place() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def running(wait_until: Callable[..., None]) -> Iterator[tuple[Place, subprocess.Popen[bytes]]]:
+    """A monitor that several tests look at from outside; at the end SIGTERM ends it with 0."""
+    with new_place() as found:
+        process = found.start()
+        wait_until((found.directory / "run_dir" / "status.json").exists)
+        yield found, process
+        process.send_signal(signal.SIGTERM)
+        found.ended(process)
 
 
 def read_until(process: subprocess.Popen[bytes], pattern: str, seconds: float = 20) -> str:
@@ -109,7 +132,9 @@ def test_print_shows_what_happens_and_duration_ends_it(place: Place) -> None:
     process = place.start("--print", "--duration", "2")
     subprocess.run(["/bin/true", "one two"], check=True)
     out, error = place.ended(process)
-    assert re.search(r"^\d\d:\d\d:\d\d\.\d{3}  process_exec    ok +\d+ true +root +/bin/true 'one two'", out, re.MULTILINE)
+    assert re.search(
+        r"^\d\d:\d\d:\d\d\.\d{3}  process_exec    ok +\d+ true +root +/bin/true 'one two'", out, re.MULTILINE
+    )
     assert re.search(r"monitor_stop .* recording ends: duration$", out, re.MULTILINE)
     assert f"recording as process {process.pid}; log in {place.directory / 'events_dir'}" in error
     assert not place.pins.exists() or not list(place.pins.iterdir())
@@ -124,43 +149,40 @@ def test_interrupt_drains_and_is_0_and_the_log_is_whole(place: Place) -> None:
     assert place.on("search", "-n", "true", "--event", "process_exec").count("\n") == 50
     assert "no findings" in place.on("verify")
     assert "recording ends: SIGINT" in place.on("tail", "-N", "1")
-
-
-def test_second_monitor_is_75_and_names_the_first(place: Place) -> None:
-    first = place.start()
-    second = place.popen("run", "--config", place.config)
-    _, error = place.ended(second, 75)
-    assert error == f"ebpf-monitor: another monitor runs: process {first.pid} holds {place.directory / 'run_dir' / 'lock'}\n"
-    assert first.poll() is None
-    first.send_signal(signal.SIGTERM)
-    place.ended(first)
-
-
-def test_status_is_0_while_it_runs_and_3_afterwards(place: Place, wait_until: Callable[..., None]) -> None:
-    process = place.start()
-    wait_until((place.directory / "run_dir" / "status.json").exists)
-    found = json.loads(place.on("status", "--json"))
-    assert (found["running"], found["pid"], found["balanced"]) == (True, process.pid, True)
-    assert "running as process" in place.on("status")
-    process.send_signal(signal.SIGTERM)
-    place.ended(process)
     assert "not running" in place.on("status", status=3)
 
 
-def test_stopped_monitor_process_is_stale(place: Place, wait_until: Callable[..., None]) -> None:
-    process = place.start()
-    status_file = place.directory / "run_dir" / "status.json"
-    wait_until(status_file.exists)
+def test_second_monitor_is_75_and_names_the_first(running: tuple[Place, subprocess.Popen[bytes]]) -> None:
+    place, first = running
+    second = place.popen("run", "--config", place.config)
+    _, error = place.ended(second, 75)
+    assert (
+        error
+        == f"ebpf-monitor: another monitor runs: process {first.pid} holds {place.directory / 'run_dir' / 'lock'}\n"
+    )
+    assert first.poll() is None
+
+
+def test_status_is_0_while_it_runs(running: tuple[Place, subprocess.Popen[bytes]]) -> None:
+    place, process = running
+    found = json.loads(place.on("status", "--json"))
+    assert (found["running"], found["pid"], found["balanced"]) == (True, process.pid, True)
+    assert "running as process" in place.on("status")
+
+
+def test_monitor_that_hangs_is_stale(running: tuple[Place, subprocess.Popen[bytes]]) -> None:
+    place, process = running
     process.send_signal(signal.SIGSTOP)
-    wait_until(lambda: time.time() - status_file.stat().st_mtime > 5.2, 10)
-    assert "STALE" in place.on("status", status=1)
-    process.send_signal(signal.SIGCONT)
-    process.send_signal(signal.SIGTERM)
-    place.ended(process)
+    try:
+        long_ago = time.time() - 5.5
+        os.utime(place.directory / "run_dir" / "status.json", (long_ago, long_ago))
+        assert "STALE" in place.on("status", status=1)
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
-def test_tail_follows_a_running_monitor(place: Place) -> None:
-    process = place.start()
+def test_tail_follows_a_running_monitor(running: tuple[Place, subprocess.Popen[bytes]]) -> None:
+    place, _ = running
     tail = place.popen("tail", "--config", place.config, "-f", "-N", "0", "--event", "process_exec", "-n", "true")
     assert tail.stdout is not None
     deadline = time.monotonic() + 20
@@ -170,39 +192,38 @@ def test_tail_follows_a_running_monitor(place: Place) -> None:
     assert "/bin/true seen" in read_until(tail, r"\n")
     tail.send_signal(signal.SIGINT)
     place.ended(tail)
-    process.send_signal(signal.SIGTERM)
-    place.ended(process)
 
 
 def test_without_privileges_it_is_77_and_a_sentence(place: Place) -> None:
     """The program is imported before it becomes nobody, who might not be allowed to read the checkout."""
-    become = (f"import os, sys; from monitor import app, cli, display; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY});"
-              f"cli.main(['run', '--config', {str(place.config)!r}])")  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", become], cwd=place.directory, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    become = (
+        f"import os, sys; from monitor import app, cli, display; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY});"
+        f"cli.main(['run', '--config', {str(place.config)!r}])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", become],
+        cwd=place.directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     place.processes.append(process)
     out, error = place.ended(process, 77)
     assert out == ""
     assert re.fullmatch(r"ebpf-monitor: capability missing: .*CAP_PERFMON.*CAP_BPF.*; run as root.*\n", error)
 
 
-@pytest.mark.parametrize("breakage", ["link", "writable", "file"])
-def test_log_directory_that_is_refused_is_1_and_a_sentence(place: Place, breakage: str) -> None:
+def test_log_directory_that_is_refused_is_1_and_a_sentence(place: Place) -> None:
     events_dir = place.directory / "events_dir"
-    if breakage == "file":
-        events_dir.write_text("")
-    elif breakage == "link":
-        events_dir.symlink_to(place.directory)
-    else:
-        events_dir.mkdir()
-        events_dir.chmod(0o777)
+    events_dir.mkdir()
+    events_dir.chmod(0o777)
     _, error = place.ended(place.popen("run", "--config", place.config), 1)
     last = error.splitlines()[-1]
     assert last.startswith("ebpf-monitor: ")
     assert str(events_dir) in last
 
 
-def test_reader_of_print_that_goes_away_ends_the_run_in_order(place: Place, wait_until: Callable[..., None]) -> None:
+def test_reader_of_print_that_goes_away_ends_the_run_in_order(place: Place) -> None:
     process = place.start("--print")
     read_until(process, "monitor_start")
     assert process.stdout is not None
@@ -233,8 +254,19 @@ def test_screen_that_takes_nothing_does_not_hold_up_the_log(place: Place) -> Non
 
 def test_start_without_any_configuration_records_below_the_current_directory(place: Place) -> None:
     """As `make run`. In a mount namespace of its own with a BPF file system of its own: the default pins are the host's."""
-    assert not any(path.exists() for path in config.DEFAULT_PATHS), "this host has a configuration, so the built-in one is not used"
-    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', "sh")
+    assert not any(path.exists() for path in config.DEFAULT_PATHS), (
+        "this host has a configuration, so the built-in one is not used"
+    )
+    prefix = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        'mount -t bpf bpf /sys/fs/bpf && exec "$@"',
+        "sh",
+    )
     process = place.popen("run", "--print", "--ready-file", place.ready, prefix=prefix)
     place.await_ready(process)
     subprocess.run(["/bin/true", "hello"], check=True)
