@@ -118,9 +118,15 @@ static inline u32 blob_cwd(struct scratch *s, u32 o, u16 kind, u64 task) {
   LD(mnt, fs, OFF_fs_struct__pwd__mnt); LD(d, fs, OFF_fs_struct__pwd__dentry);
   return blob_names(s, o, kind, mnt, d);
 }
+/* Does the caller's string go on behind the 4095 bytes that are kept? */
+static inline int longer(u64 user, long n) {
+  u8 next = 0;
+  return n == 4096 && !bpf_probe_read_user(&next, 1, (void *)(user + 4095)) && next;
+}
 static inline u32 blob_user_string(struct scratch *s, u32 o, u16 kind, u64 user) {
   long n = bpf_probe_read_user_str(blob_at(s, o), 4096, (void *)user);
   if (n <= 0) return o;
+  if (longer(user, n)) s->e.kf |= KF_TRUNCATED;
   return blob_end(s, o, kind, (n - 1) & 4095);
 }
 /* A directory that a name may start from: the descriptor's, or the working directory. */

@@ -148,6 +148,7 @@ int socket_control(u64 *ctx) {
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); KL(ino, inode, OFF_inode__i_ino); }
   int socket = f && (mode & 0170000) == 0140000, lives = socket && !h->undefinable && (ret >= 0 || (op == OP_CONNECT && ret == -115));
+  if (call_bits(NR_CLOSE) & CALL_LEFT_OUT) lives = 0;            /* no totals without the transfers */
   if (socket) key = look_at_socket(f, c->seed, &x);
   if (lives) {
     if (!is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }

@@ -16,7 +16,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,14 +30,14 @@ from monitor.decode import DecodeError
 from monitor.durable import read_durable
 from monitor.encode import Document, Origin
 from monitor.enrich import HostFacts, HostFactsError, UserNames
-from monitor.fastpath import EXPECTED, POS
+from monitor.fastpath import CUT, EXPECTED, POS
 from monitor.kernel import BccMissing, bpf, compile, loader, pins, probes, rings, selftest
 from monitor.kernel.compile import CompileError, Shape
 from monitor.kernel.control import ControlError
 from monitor.kernel.probes import ProbeError
 from monitor.kernel.rings import KernelConfig
 from monitor.kernel.selftest import SelfTestError
-from monitor.ledger import Ledger, State
+from monitor.ledger import Ledger, State, retold, unwritten
 from monitor.log import Log, LogError
 from monitor.mirror import Mirror
 from monitor.naming import Tasks
@@ -103,6 +103,11 @@ class Lock:
         os.close(self._file)
 
 
+def _unwritten(lines: int, reason: str, epoch: int) -> Document:
+    """Members of the loss record for lines that could not be written."""
+    return {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{epoch:016x}"}}
+
+
 def _write(path: Path, data: bytes) -> None:
     """A small file of ours, 0640, never through a link."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
@@ -122,6 +127,10 @@ class Monitor:
     stopping: str = ""
     reopen: bool = False
     missing: list[str] = field(default_factory=list)
+    _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
+    _notices: list[str] = field(default_factory=list)
+    _status_problem: str = ""
+    _unwritten_before: int = 0
 
     # ---- start ----
     def start(self) -> None:
@@ -132,6 +141,8 @@ class Monitor:
         told = pins.ensure_bpffs(self.config.pin_dir)
         if told:
             self.options.say(told)
+        if not pins.claim(self.config.pin_dir):
+            raise StartError(f"another monitor runs: it holds {self.config.pin_dir}", EXIT_RUNNING)
         self.shape = self._shape()
         self._open_capture()
         self.log = Log(
@@ -188,6 +199,7 @@ class Monitor:
         for cpu, row in enumerate(state.cpus):
             order.cpus[cpu, POS], order.cpus[cpu, EXPECTED] = row.position, row.expected
         counts = Counts(torn=torn)
+        self._unwritten_before = state.counts.untold
         self.users = UserNames()
         origin = Origin(self.host, f"{self.epoch:016x}")
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
@@ -242,6 +254,8 @@ class Monitor:
         elif self.durable is not None:
             members["previous"] = {"epoch": self.durable.epoch, "sequence": self.durable.sequence}
         self.pipeline.make("monitor_start", members)
+        if self._unwritten_before and self.previous is not None:
+            self._loss(unwritten(self._unwritten_before, "unwritten", f"{self.previous.epoch:016x}"))
         self._inventory(scanned)
         self._commit()
 
@@ -289,19 +303,15 @@ class Monitor:
 
     def turn(self) -> bool:
         """One look at the rings and what follows from it. True: there is more right now."""
-        if self.reopen:
-            self.reopen = False
-            self._reopen()
+        self._reopen()
         self.order.look()
         whole = self.pipeline.fill()
         if whole:
             self.order.close_gaps()
         for members in self.ledger.losses(self.order.take_gaps(), f"{self.epoch:016x}"):
-            self.pipeline.make("monitor_loss", members)
-        if self.pipeline.lines:
+            self._loss(members)
+        if self.pipeline.lines:  # else nothing is freed: a reader that is killed now reads those definitions again
             self._commit()
-        else:
-            self.order.release()
         return not whole
 
     def _commit(self) -> None:
@@ -318,32 +328,51 @@ class Monitor:
                 if self.capture.fill() > _GIVE_UP_AT or self.stopping:
                     self._drop(error.reason)
                     return
-                time.sleep(0.1)
+                self._without_log()
                 continue
             break
         if self.options.show is not None:
             self.options.show(bytes(batch))
         self.pipeline.committed()
+        self.pipeline.counts.untold = 0
         self.capture.commit.mark_done()
+        self._untold.clear()
+
+    def _without_log(self) -> None:
+        """A moment while the log cannot be written: what is done to its file is noticed, and the status stays fresh."""
+        time.sleep(0.1)
+        self._reopen()
+        self._notices += self.log.poll()
+        self._write_status()
+
+    def _loss(self, members: Document) -> None:
+        """A loss record. One in a batch that cannot be written is made again."""
+        self._untold.append(members)
+        self.pipeline.make("monitor_loss", members)
 
     def _drop(self, reason: str) -> None:
-        lines = self.pipeline.dropped()
+        """Gives the batch up. The losses that it would have told are told with it."""
+        lines = self.pipeline.lines
+        again, self._untold = retold(self._untold, lines, reason, f"{self.epoch:016x}"), []
+        self.pipeline.counts.untold = sum(one["loss"]["count"] for one in again if one["loss"]["class"] == "log")
         self._announce(0)
+        self.pipeline.dropped()
         self.capture.commit.mark_done()
         self.options.say(f"{lines} lines could not be written: {reason}")
-        self.pipeline.make(
-            "monitor_loss",
-            {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{self.epoch:016x}"}},
-        )
+        for members in again:
+            self._loss(members)
 
     def _announce(self, length: int) -> None:
-        counts = self.pipeline.counts
+        counts = replace(self.pipeline.counts, untold=0) if length else self.pipeline.counts
         after = State(sequence=self.pipeline.sequence + (self.pipeline.lines if length else 0), counts=counts)
         recovery.announce(self.capture, self.log, self.ledger, self.order.cpus, self.epoch, length, after)
 
     def _reopen(self) -> None:
+        """After SIGHUP."""
+        asked, self.reopen = self.reopen, False
         try:
-            self.log.reopen()
+            if asked:
+                self.log.reopen()
         except LogError as error:
             self.options.say(f"cannot reopen the log: {error}")
             return
@@ -355,8 +384,9 @@ class Monitor:
         if step is not None:
             self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
         for members in self.ledger.degraded():
-            self.pipeline.make("monitor_loss", members)
-        for notice in self.log.poll():
+            self._loss(members)
+        notices, self._notices = [*self._notices, *self.log.poll()], []
+        for notice in notices:
             self.options.say(notice)
             self.pipeline.make("monitor_config", {"log": {"notice": notice}})
         self._write_status()
@@ -384,9 +414,15 @@ class Monitor:
 
     def _write_status(self) -> None:
         target = self.config.run_dir / "status.json"
-        fresh = target.with_suffix(".new")
-        _write(fresh, orjson.dumps(self.status()))
-        fresh.replace(target)
+        fresh, problem = target.with_suffix(".new"), ""
+        try:
+            _write(fresh, orjson.dumps(self.status()))
+            fresh.replace(target)
+        except OSError as error:  # a full disk: capture goes on
+            problem = f"cannot write {target}: {error.strerror}"
+        if problem != self._status_problem:
+            self._status_problem = problem
+            self.options.say(problem or f"{target} is written again")
 
     # ---- stop ----
     def stop(self) -> None:
@@ -411,10 +447,16 @@ class Monitor:
     def _drain(self) -> None:
         """Takes what is in the rings. Programs may run for some milliseconds after they were detached."""
         deadline, quiet, numbered = time.monotonic() + 10, 0, -1
+        asked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         while quiet < 3 and time.monotonic() < deadline:
-            more = self.turn() or self.order.pending
+            more = self.turn()
+            if self.config.keep_capture:  # what comes from now on is the next reader's
+                if not more and int(self.order.state[CUT]) > asked:
+                    return
+                more = True
+            more = more or self.order.pending
             now = int(self.capture.accounts[:, rings.SEQ].sum())
-            quiet = 0 if more or (now != numbered and not self.config.keep_capture) else quiet + 1
+            quiet = 0 if more or now != numbered else quiet + 1
             numbered = now
             if not more:
                 time.sleep(0.01)

@@ -90,7 +90,9 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
     if "args" in record.blobs:
         put_arguments(process, found, naming.arguments(record.blobs["args"]))
     if values["kf"] & events.TRUNCATED:
-        extra |= {"truncated": True, "original_bytes": values["original"]}
+        extra["truncated"] = True
+        if values["original"]:  # of a failed exec's name the whole length is not known
+            extra["original_bytes"] = values["original"]
     if "directory" in record.blobs:
         process["working_directory"] = names.put(
             found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0)
@@ -116,6 +118,8 @@ def _file(record: Record, found: Names) -> None:
     if new:
         earlier = names.put(found.raw, "file.Ext.original.path", claimed_name(record, "name", "base"))
         found.sections["file"]["Ext"] = {"original": {"path": earlier}}
+    if record.values["kf"] & events.TRUNCATED:
+        found.ebpf["truncated"] = True
 
 
 def _socket(record: Record, found: Names, extra: Document) -> None:
@@ -125,9 +129,8 @@ def _socket(record: Record, found: Names, extra: Document) -> None:
     if "address" in record.blobs:
         section = "source" if name == "socket_bind" else "destination"
         if values["ret"] < 0 and values["ret"] != -_EINPROGRESS:
-            naming.drop_end(
-                found, section
-            )  # what is left in the socket is not what was attempted (a refused peer: port 0)
+            # what is left in the socket is not what was attempted: of a refused peer the port is 0
+            naming.drop_end(found, section)
         naming.claim_address(found, record.blobs["address"], section)
     if name == "socket_connect" and values["ret"] == -_EINPROGRESS:
         extra["in_progress"] = True
@@ -149,7 +152,10 @@ def bulk_claim(record: Record, base: Names | None) -> Names:
     start = b""
     if base is not None and values["kf"] & events.RELATIVE and "file" in base.sections:
         start = names.original(base.sections["file"]["path"], base.raw.get("file_path"))
-    return naming.named_file(naming.join(start, name), "caller", claimed=True)
+    found = naming.named_file(naming.join(start, name), "caller", claimed=True)
+    if values["kf"] & events.TRUNCATED:
+        found.ebpf["truncated"] = True
+    return found
 
 
 def stat_identity(path: str) -> tuple[int, int] | None:

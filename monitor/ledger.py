@@ -87,6 +87,21 @@ class State:
         )
 
 
+def unwritten(lines: int, reason: str, epoch: str) -> dict[str, Any]:
+    """Members of the monitor_loss document for lines that could not be written; `reason` is the errno's name."""
+    return {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": epoch}}
+
+
+def retold(untold: list[dict[str, Any]], lines: int, reason: str, epoch: str) -> list[dict[str, Any]]:
+    """The loss records to make after a batch of `lines` lines was given up, which would have had the records `untold`:
+    those again, and one for the lines of all such batches with the same reason."""
+    totals = {(reason, epoch): lines}
+    for loss in (members["loss"] for members in untold if members["loss"]["class"] == "log"):
+        totals[loss["reason"], loss["epoch"]] = totals.get((loss["reason"], loss["epoch"]), 0) + loss["count"]
+    kept = [members for members in untold if members["loss"]["class"] != "log"]
+    return kept + [unwritten(count, *key) for key, count in totals.items()]
+
+
 class Ledger:
     """Counts of one log epoch. `base` is the state that the epoch began with, `accounts` the kernel's own counters."""
 

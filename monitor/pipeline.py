@@ -36,6 +36,8 @@ class Counts:
     torn: int = 0
     unresolved: int = 0
     """lines whose object or process was not known any more: they say so, and stand in no equation"""
+    untold: int = 0
+    """of `unwritten`, those that no loss record in the log tells of yet"""
 
 
 @dataclass

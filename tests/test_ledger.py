@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from monitor import events, fastpath
 from monitor.kernel import rings
-from monitor.ledger import CpuState, Ledger, State
+from monitor.ledger import CpuState, Ledger, State, retold, unwritten
 from monitor.order import Gap
 from monitor.pipeline import Counts
 from tests import scenes
@@ -141,7 +141,7 @@ def test_an_epoch_counts_from_where_it_began() -> None:
 @given(
     st.lists(WORD, min_size=6, max_size=6),
     st.integers(0, 2**64 - 1),
-    st.lists(st.tuples(WORD, WORD, st.lists(WORD, min_size=10, max_size=10)), min_size=1, max_size=128),
+    st.lists(st.tuples(WORD, WORD, st.lists(WORD, min_size=11, max_size=11)), min_size=1, max_size=128),
 )
 @settings(max_examples=30)
 def test_state_survives_the_commit_page(head: list[int], epoch: int, rows: list[tuple[int, int, list[int]]]) -> None:
@@ -190,7 +190,22 @@ def test_pressure_that_came_and_went_between_two_looks_is_told() -> None:
     capture = FakeCapture()
     ledger = Ledger(capture.accounts, [CpuState(), CpuState()], Counts())
     capture.accounts[1, rings.SWITCHES] = 3
-    assert [(one["loss"]["reason"], one["loss"]["cpu"]) for one in ledger.degraded()] == [("degraded", 1), ("restored", 1)]
+    assert [(one["loss"]["reason"], one["loss"]["cpu"]) for one in ledger.degraded()] == [
+        ("degraded", 1),
+        ("restored", 1),
+    ]
     assert ledger.degraded() == []
     base = [CpuState(0, 0, ledger.counters(cpu)) for cpu in range(2)]
     assert Ledger(capture.accounts, base, Counts()).degraded() == [], "the epoch before has told it"
+
+
+def test_losses_in_a_batch_that_was_given_up_are_told_again_and_lines_add_up() -> None:
+    ring = {
+        "loss": {"class": "file", "cpu": 1, "first": 3, "last": 9, "count": 7, "reason": "ring_full", "epoch": EPOCH}
+    }
+    first = retold([ring], 100, "ENOSPC", EPOCH)
+    assert first == [ring, unwritten(100, "ENOSPC", EPOCH)]
+    second = retold(first, 12, "ENOSPC", EPOCH)
+    assert second == [ring, unwritten(112, "ENOSPC", EPOCH)]
+    third = retold(second, 5, "EIO", EPOCH)
+    assert [one["loss"]["count"] for one in third] == [7, 5, 112]

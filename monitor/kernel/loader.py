@@ -6,6 +6,7 @@ Owns loading, attaching and the cache of what was compiled; never compiles and n
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
 from monitor.kernel.compile import HOOKS, MAPS, TAILS, CompileError, Shape, compile_in_child
 
+PINNED = (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*HOOKS, "whoami", "found")))
+"""what `build` pins"""
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 
 
@@ -30,7 +33,8 @@ def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
     if found is None:
         found = compile_in_child(made)
         if cache:
-            _keep(cache, found)
+            with contextlib.suppress(OSError):  # a full or read-only disk: the next start compiles again
+                _keep(cache, found)
     return found
 
 

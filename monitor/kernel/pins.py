@@ -5,9 +5,12 @@ Owns the directory on bpffs; never reads what the rings hold.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from monitor.kernel import bpf, compile, loader
 from monitor.kernel.compile import CompileError, Shape
 from monitor.kernel.rings import Capture
 
+_DIGEST = re.compile("[0-9a-f]{16}")
 _BPF_FS_MAGIC = 0xCAFE4A11
 _EPERM = 1
 
@@ -61,22 +65,38 @@ def features() -> dict[str, bool]:
     return found
 
 
+def claim(pin_dir: Path) -> bool:
+    """Makes `pin_dir` this process's own for as long as it lives. False: another process has it. Raises OSError."""
+    pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # stays open: it carries the lock
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    return True
+
+
 def others(pin_dir: Path, keep: Path) -> list[Path]:
-    """Captures of other layouts below `pin_dir`."""
+    """Captures of other layouts below `pin_dir`; what has not the name of one may be pinned by other programs."""
     if not pin_dir.is_dir():
         return []
-    return [entry for entry in sorted(pin_dir.iterdir()) if entry.is_dir() and entry != keep]
+    named = [entry for entry in sorted(pin_dir.iterdir()) if _DIGEST.fullmatch(entry.name)]
+    return [entry for entry in named if entry.is_dir() and entry != keep]
 
 
 def open_capture(pin_dir: Path, made: Shape, cache_dir: Path | None = None) -> tuple[Capture, bool]:
     """The capture of this layout, adopted (True) if its links are still pinned, else built anew.
 
+    One that has lost links keeps its rings and counters: what they hold is read, `attach` brings the links back.
     `cache_dir` keeps what was compiled. Raises CompileError, OSError.
     """
     directory = pin_dir / compile.digest(made)
     if directory.is_dir():
-        if all((directory / f"link_{name}").exists() for name in compile.HOOKS):
-            return Capture(directory, made), True
+        attached = all((directory / f"link_{name}").exists() for name in compile.HOOKS)
+        if attached or all((directory / name).exists() for name in loader.PINNED):
+            with contextlib.suppress(bpf.BpfError):  # something is missing or is not what it should be: built anew
+                return Capture(directory, made), attached
         loader.remove(directory)
     pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache = cache_dir / f"{directory.name}.bpf" if cache_dir else None

@@ -85,7 +85,7 @@ def offsets(btf: Btf) -> dict[str, int]:
     found["HAVE_PIDS_CGROUP"] = int(pids is not None and subsys is not None)
     found["OFF_css_set__pids"] = (subsys or 0) + 8 * (pids or 0)
     numbers = {call.name: call.number for call in TABLES.get(platform.machine(), ())}
-    found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in ("execve", "execveat")}
+    found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in ("close", "execve", "execveat")}
     return found
 
 

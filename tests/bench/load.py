@@ -66,6 +66,8 @@ class LoadRun:
     cpu_share: float
     acts: Counter[str]
     """every act of the process that is an event: the truth"""
+    stolen: float = 0.0
+    """share of the machine's CPU time that the hypervisor gave to others meanwhile"""
 
     @property
     def total(self) -> int:
@@ -117,6 +119,7 @@ class Load:
         ]
         # Output into a file: a pipe would have the generator's last act wait for us.
         told = self.directory / "load.json"
+        before = stolen_ticks()
         with told.open("wb") as output:
             done = subprocess.run(
                 ["nice", "-n", str(NICE), *words],
@@ -128,6 +131,8 @@ class Load:
             )
         check(done.returncode == 0, f"the load generator failed: {done.stderr}")
         found = json.loads(told.read_text())
+        ticks = found["elapsed_ns"] / 1e9 * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
+        stolen = (stolen_ticks() - before) / ticks
         return LoadRun(
             mode,
             found["pid"],
@@ -137,6 +142,7 @@ class Load:
             found["rate"],
             found["cpu_share"],
             kinds(found["acts"]),
+            stolen,
         )
 
 
@@ -237,6 +243,11 @@ def _of_load(event: str, ebpf: dict[str, Any], process: dict[str, Any], pid: int
         and process.get("name", LOAD_NAME) == LOAD_NAME
         and ebpf.get("close", {}).get("reason", "close") == "close"
     )
+
+
+def stolen_ticks() -> int:
+    """CPU time of all CPUs that the hypervisor gave to others, in clock ticks (proc_stat(5): steal)."""
+    return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
 
 
 def machine() -> dict[str, Any]:

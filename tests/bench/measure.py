@@ -50,8 +50,10 @@ SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 20_000)
 COST_RATE = 200_000
 """Acts a second while recorded syscalls are timed: no ring fills, no detail is given up."""
 CLOSE_ENOUGH = 1.08
-NOISE = 0.1
-"""A step in which others made more than this share of the events is marked noisy; a lossy one is then repeated once."""
+SLOWED = 0.93
+NOISE, STOLEN = 0.1, 0.03
+"""A step in which others made more than this share of the events, or took this share of the CPUs, is marked noisy; when its
+load was slow or its log lossy, it is repeated once."""
 
 
 @dataclass
@@ -147,6 +149,8 @@ class Bench:
             "events": step.events,
             "foreign": step.foreign,
             "foreign_on_load_cpu": step.foreign_on_load_cpu,
+            "cpu_share": step.load.cpu_share,
+            "stolen": round(step.load.stolen, 3),
             "noisy": noisy(step),
         }
         if step.tally is not None:
@@ -233,12 +237,12 @@ class Bench:
         good, bad = 0.0, 0.0
         for _ in range(self.plan.steps):
             step = self.note(who, run(self.plan.step_s, rate))
-            if not step.lossless and noisy(step):
+            if noisy(step) and (not step.lossless or step.load.rate < SLOWED * rate):
                 step = self.note(who, run(self.plan.step_s, rate))
             if step.lossless:
                 good = max(good, step.load.rate)
                 self._learn(step)
-                if step.load.rate < 0.93 * rate:
+                if step.load.rate < SLOWED * rate:
                     break  # the load, slowed down by being traced, has no more to offer
             else:
                 bad = min(bad or rate, rate)
@@ -480,5 +484,7 @@ class Bench:
 
 
 def noisy(step: Step) -> bool:
-    """Did others make a good part of the events?"""
-    return step.foreign > NOISE * max(step.load.total, 1)
+    """Did others make a good part of the events, or take a part of the CPUs?"""
+    load = step.load
+    taken = load.stolen > STOLEN or (load.mode != "exec" and load.cpu_share < 1 - STOLEN)
+    return taken or step.foreign > NOISE * max(load.total, 1)

@@ -159,7 +159,7 @@ class Script:
     def bytes(self, content: bytes) -> int:
         """The address of these bytes."""
         address = self.room(len(content))
-        self.memory[address - _BASE:address - _BASE + len(content)] = content
+        self.memory[address - _BASE : address - _BASE + len(content)] = content
         return address
 
     def text(self, content: str | bytes | Path) -> int:
@@ -180,7 +180,7 @@ class Script:
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the shared memory."""
-        return self.memory[address - _BASE:address - _BASE + size]
+        return self.memory[address - _BASE : address - _BASE + size]
 
     def message(self, size: int, name: int = 0, name_bytes: int = 0) -> int:
         """The address of a struct mmsghdr (its start is the msghdr) with one buffer."""
@@ -191,7 +191,12 @@ class Script:
         if family == socket.AF_INET:
             raw = struct.pack("<H", family) + struct.pack(">H", port) + socket.inet_pton(family, str(where)) + bytes(8)
         elif family == socket.AF_INET6:
-            raw = struct.pack("<H", family) + struct.pack(">HI", port, 0) + socket.inet_pton(family, str(where)) + bytes(4)
+            raw = (
+                struct.pack("<H", family)
+                + struct.pack(">HI", port, 0)
+                + socket.inet_pton(family, str(where))
+                + bytes(4)
+            )
         else:
             name = os.fsencode(where)
             raw = struct.pack("<H", family) + (name if name[:1] == b"\0" else name + b"\0")
@@ -239,7 +244,9 @@ class Script:
     def end_child(self, made: tuple[Call, int], code: int = 0) -> Call:
         """The child ends with `code`; the parent goes on with the next step. Returns the fork."""
         self.call("exit_group", code)
-        _OP.pack_into(self.memory, 64 + made[1] * _OP.size, _JUMP, 0, 0, len(self.calls), 0, 0, 0, *[0] * 8, 0, 1, UNSENT, 0, 0)
+        _OP.pack_into(
+            self.memory, 64 + made[1] * _OP.size, _JUMP, 0, 0, len(self.calls), 0, 0, 0, *[0] * 8, 0, 1, UNSENT, 0, 0
+        )
         return made[0]
 
     def exec_again(self) -> Call:
@@ -280,7 +287,9 @@ class Script:
 
     def start(self, cwd: Path | None = None, program: Path | None = None) -> int:
         """Starts the actor; its pid."""
-        self.process = subprocess.Popen([program or self.actor, str(self.fd)], pass_fds=[self.fd], cwd=cwd, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [program or self.actor, str(self.fd)], pass_fds=[self.fd], cwd=cwd, stdin=subprocess.DEVNULL
+        )
         self.pid = self.process.pid
         return self.pid
 

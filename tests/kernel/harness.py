@@ -153,8 +153,17 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str =
 class Acts:
     """A running act program. `performed` counts what it has completed."""
 
-    def __init__(self, program: Path, directory: Path, what: str, *, first: int = 0, count: int = 1 << 40, rate: int = 0,
-                 label: str = "") -> None:
+    def __init__(
+        self,
+        program: Path,
+        directory: Path,
+        what: str,
+        *,
+        first: int = 0,
+        count: int = 1 << 40,
+        rate: int = 0,
+        label: str = "",
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._counter = directory.parent / f"{directory.name}.{what}{label}.counter"
@@ -165,7 +174,7 @@ class Acts:
     def _word(self, index: int) -> int:
         if not self._counter.exists():
             return 0
-        raw = self._counter.read_bytes()[8 * index:8 * index + 8]
+        raw = self._counter.read_bytes()[8 * index : 8 * index + 8]
         return int.from_bytes(raw, "little")
 
     @property
@@ -222,8 +231,15 @@ class MonitorRun:
         """Starts the process and does not wait."""
         assert self.process is None or self.process.poll() is not None, "it runs already"
         (self.base / "ready").unlink(missing_ok=True)
-        config = {"events_dir": str(self.base / "events"), "output_dir": str(self.base / "out"), "run_dir": str(self.base / "run"),
-                  "pin_dir": str(self.pin_dir), "profile": "full", "ring_bytes": 8 << 20, "control_ring_bytes": 4 << 20} | self.settings
+        config = {
+            "events_dir": str(self.base / "events"),
+            "output_dir": str(self.base / "out"),
+            "run_dir": str(self.base / "run"),
+            "pin_dir": str(self.pin_dir),
+            "profile": "full",
+            "ring_bytes": 8 << 20,
+            "control_ring_bytes": 4 << 20,
+        } | self.settings
         path = self.base / "config.json"
         path.write_text(json.dumps(config))
         path.chmod(0o600)
@@ -232,15 +248,26 @@ class MonitorRun:
         if self.runner is not None:
             how = ["-c", RUNNER.format(lines=self.runner), str(path), str(ready)]
         with open(self.base / "output", "a", encoding="utf-8") as output:
-            self.process = subprocess.Popen([*self.prefix, sys.executable, *how], stdout=output, stderr=output, text=True, cwd=ROOT,
-                                            env=os.environ | self.environment, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [*self.prefix, sys.executable, *how],
+                stdout=output,
+                stderr=output,
+                text=True,
+                cwd=ROOT,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+            )
         return self.process
 
     def start(self) -> float:
         """Starts it and waits until it is ready; the seconds that took."""
         begun = time.monotonic()
         process = self.launch()
-        wait_for(lambda: (self.base / "ready").exists() or process.poll() is not None, STARTED_S, f"the monitor is ready: {self.output}")
+        wait_for(
+            lambda: (self.base / "ready").exists() or process.poll() is not None,
+            STARTED_S,
+            f"the monitor is ready: {self.output}",
+        )
         assert process.poll() is None, f"the monitor ended with {process.returncode}: {self.output}"
         return time.monotonic() - begun
 
@@ -329,8 +356,9 @@ class Summary:
 
     def lost(self, *, of: str | None = None, reason: str | None = None) -> int:
         """Sum of the counts of the monitor_loss documents of a class, for a reason."""
-        return sum(loss["count"] for loss in self.losses
-                   if of in (None, loss["class"]) and reason in (None, loss["reason"]))
+        return sum(
+            loss["count"] for loss in self.losses if of in (None, loss["class"]) and reason in (None, loss["reason"])
+        )
 
 
 def check_chain(monitor: MonitorRun) -> Summary:
@@ -340,7 +368,7 @@ def check_chain(monitor: MonitorRun) -> Summary:
     for raw in monitor.lines():
         found.lines += 1
         at = raw.index(b'"id":"', raw.index(b'"event":{"kind"')) + 6
-        epoch, sequence = raw[at + 9:at + 25].decode(), int(raw[at + 26:at + 38], 16)
+        epoch, sequence = raw[at + 9 : at + 25].decode(), int(raw[at + 26 : at + 38], 16)
         if epoch not in last:
             assert sequence == 1, f"epoch {epoch} begins with {sequence}"
             first = orjson.loads(raw)["ebpf"]
@@ -381,7 +409,11 @@ def check_mixed(monitor: MonitorRun, acts: Acts, count: int, *, lossless: bool =
             continue
         seen[number] += 1
         name = process["thread"]["name"]
-        if path != expected or name != f"b{number // BLOCK}" or process.get("executable", "").rsplit("/", 1)[1] != "survival-acts":
+        if (
+            path != expected
+            or name != f"b{number // BLOCK}"
+            or process.get("executable", "").rsplit("/", 1)[1] != "survival-acts"
+        ):
             wrong.append(f"{event} {number}: {path} by {name} {process}")
     assert not wrong, (len(wrong), wrong[:5])
     twice = [number for number, times in seen.items() if times > 1]
@@ -393,4 +425,16 @@ def check_mixed(monitor: MonitorRun, acts: Acts, count: int, *, lossless: bool =
     return len(seen)
 
 
-__all__ = ["BLOCK", "BPFFS", "ONLY_OURS", "Acts", "Document", "MonitorRun", "Summary", "check_chain", "check_mixed", "compiled", "wait_for"]
+__all__ = [
+    "BLOCK",
+    "BPFFS",
+    "ONLY_OURS",
+    "Acts",
+    "Document",
+    "MonitorRun",
+    "Summary",
+    "check_chain",
+    "check_mixed",
+    "compiled",
+    "wait_for",
+]

@@ -26,9 +26,10 @@ import pytest
 from tests.kernel.acts import ACTOR, NOOP, Script, compile_c
 
 ROOT = Path(__file__).resolve().parents[2]
-ENTRY = os.environ.get("KT_ENTRY", "-m monitor").split()
 Document = dict[str, Any]
-_HEAD = re.compile(rb'-([0-9a-f]{12})","sequence":(\d+)\},(?:"error":\{[^}]*\},)?"ebpf":\{"event":"(\w+)","schema":\d+,"timestamp_ns":(\d+)(,"cpu")?')
+_HEAD = re.compile(
+    rb'-([0-9a-f]{12})","sequence":(\d+)\},(?:"error":\{[^}]*\},)?"ebpf":\{"event":"(\w+)","schema":\d+,"timestamp_ns":(\d+)(,"cpu")?'
+)
 _WHO = re.compile(rb'"entity_id":"([^"]*)","pid":(\d+)')
 _PARENT = re.compile(rb'"parent":\{"pid":(\d+)')
 _MOST = 4 << 30
@@ -69,7 +70,7 @@ class Journal:
     def poll(self) -> None:
         """Reads what was added."""
         while chunk := os.pread(self._file, 1 << 24, self._at):
-            whole = chunk[:chunk.rfind(b"\n") + 1]
+            whole = chunk[: chunk.rfind(b"\n") + 1]
             if not whole:
                 return
             at = self._at
@@ -77,7 +78,9 @@ class Journal:
                 self._take(line, at)
                 at += len(line)
             self._at = at
-            assert at < _MOST, f"{at} bytes in the log: something else on this machine makes too many events for these tests"
+            assert at < _MOST, (
+                f"{at} bytes in the log: something else on this machine makes too many events for these tests"
+            )
 
     def _take(self, line: bytes, at: int) -> None:
         found = _HEAD.search(line)
@@ -133,15 +136,33 @@ class MonitorProcess:
     def __init__(self, directory: Path, environment: dict[str, str], **keys: Any) -> None:
         self.directory = directory
         self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-test-{os.getpid()}")
-        self.keys = {"events_dir": str(directory / "events"), "output_dir": str(directory / "output"), "run_dir": str(directory / "run"),
-                     "pin_dir": str(self.pins)} | keys
+        self.keys = {
+            "events_dir": str(directory / "events"),
+            "output_dir": str(directory / "output"),
+            "run_dir": str(directory / "run"),
+            "pin_dir": str(self.pins),
+        } | keys
         (directory / "config.json").write_text(json.dumps(self.keys))
         (directory / "config.json").chmod(0o600)
         self._ready = directory / "ready"
         with (directory / "stderr").open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *ENTRY, "run", "--config", directory / "config.json", "--ready-file", self._ready],
-                cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+                [
+                    sys.executable,
+                    "-m",
+                    "monitor",
+                    "run",
+                    "--config",
+                    directory / "config.json",
+                    "--ready-file",
+                    self._ready,
+                ],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+            )
         self._await_ready()
         self.journal = Journal(directory / "events" / "events.jsonl")
 
@@ -185,8 +206,10 @@ class MonitorProcess:
     def program(self, pid: int, seconds: float = 15) -> list[Document]:
         """The same between the program's exec and its exit, both left out: what the program itself did."""
         found = self.lifetime(pid, seconds)
-        start = max(i for i, one in enumerate(found) if name_of(one) == "process_exec" and one["event"]["outcome"] == "success")
-        return found[start + 1:-1]
+        start = max(
+            i for i, one in enumerate(found) if name_of(one) == "process_exec" and one["event"]["outcome"] == "success"
+        )
+        return found[start + 1 : -1]
 
     # ---- promises ----
     def status(self) -> Document:
@@ -197,14 +220,21 @@ class MonitorProcess:
     def fresh_status(self, seconds: float = 5) -> Document:
         """A status.json that was written after this call."""
         now = time.time()
-        self.until(lambda: (self.directory / "run" / "status.json").exists() and self.status()["time"] > now, "a new status", seconds)
+        self.until(
+            lambda: (self.directory / "run" / "status.json").exists() and self.status()["time"] > now,
+            "a new status",
+            seconds,
+        )
         return self.status()
 
     def check(self) -> None:
         """The promises: dense numbers, order, the ledger's equations, the ledger's lines in the log."""
         if (self.directory / "run" / "status.json").exists():
             status = self.status()
-            self.until(lambda: self.journal.sequence >= status["sequence"], f"line {status['sequence']}, which the status counts")
+            self.until(
+                lambda: self.journal.sequence >= status["sequence"],
+                f"line {status['sequence']}, which the status counts",
+            )
             self._check_ledger(status)
         assert self.journal.complaints() == []
         assert self.process.poll() is None, self.said()[-3000:]
@@ -216,7 +246,10 @@ class MonitorProcess:
         assert ledger["kernel_seen"] == ledger["submitted"] + parts, ledger
         assert ledger["submitted"] == ledger["received"] + ledger["in_flight"] + ledger["died"], ledger
         assert ledger["in_flight"] >= 0, ledger
-        assert ledger["received"] + ledger["made"] == ledger["logged"] + ledger["filtered"] + ledger["quarantined"] + ledger["unwritten"], ledger
+        assert (
+            ledger["received"] + ledger["made"]
+            == ledger["logged"] + ledger["filtered"] + ledger["quarantined"] + ledger["unwritten"]
+        ), ledger
         assert ledger["balanced"] is True, ledger
         assert (ledger["quarantined"], ledger["unwritten"], ledger["torn"]) == (0, 0, 0), ledger
         assert ledger["logged"] == status["sequence"], "an epoch's lines are numbered from 1"

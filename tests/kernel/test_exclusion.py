@@ -26,7 +26,9 @@ def test_no_event_is_the_monitor_s_own_and_they_are_counted(monitor: MonitorProc
 
 
 @pytest.mark.parametrize("name", ["ebpf-monitor", "python3", "python"])
-def test_a_program_with_the_monitor_s_name_is_recorded(monitor: MonitorProcess, script: Script, place: Path, name: str) -> None:
+def test_a_program_with_the_monitor_s_name_is_recorded(
+    monitor: MonitorProcess, script: Script, place: Path, name: str
+) -> None:
     shutil.copy2(script.actor, place / name)
     script.call("prctl", 15, script.text("ebpf-monitor"), 0, 0, 0)
     opened = script.call("openat", AT_FDCWD, script.text(place / "f"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -41,13 +43,18 @@ def test_what_others_do_to_the_monitor_s_log_is_recorded(monitor: MonitorProcess
     opened = script.call("openat", AT_FDCWD, script.text(log), os.O_RDONLY)
     script.call("read", opened, script.room(64), 64)
     found = monitor.program(script.run())
-    assert [(name_of(one), one["file"]["path"]) for one in found] == [(name, str(log)) for name in ("file_open", "file_read", "file_close")]
+    assert [(name_of(one), one["file"]["path"]) for one in found] == [
+        (name, str(log)) for name in ("file_open", "file_read", "file_close")
+    ]
 
 
 def test_the_test_s_own_process_is_recorded(monitor: MonitorProcess, place: Path) -> None:
     (place / "mine").touch()
     mine = str(place / "mine")
-    monitor.until(lambda: any(one.get("file", {}).get("path") == mine for one in monitor.journal.documents(os.getpid())), "this process's open")
+    monitor.until(
+        lambda: any(one.get("file", {}).get("path") == mine for one in monitor.journal.documents(os.getpid())),
+        "this process's open",
+    )
 
 
 def test_a_child_of_another_process_of_the_same_program_is_recorded(monitor: MonitorProcess) -> None:
@@ -55,5 +62,9 @@ def test_a_child_of_another_process_of_the_same_program_is_recorded(monitor: Mon
     child = subprocess.Popen([executable, "-S", "-c", "pass"])
     assert child.wait() == 0
     found = monitor.lifetime(child.pid)
-    assert [name_of(one) for one in found if name_of(one).startswith("process")] == ["process_fork", "process_exec", "process_exit"]
+    assert [name_of(one) for one in found if name_of(one).startswith("process")] == [
+        "process_fork",
+        "process_exec",
+        "process_exit",
+    ]
     assert found[-1]["process"]["executable"] == executable

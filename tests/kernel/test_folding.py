@@ -14,7 +14,9 @@ import pytest
 from tests.kernel.acts import AT_FDCWD, Script, compile_c
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of
 
-pytestmark = pytest.mark.parametrize("running", [{"profile": "full", "fold_interval_s": 1}], indirect=True, ids=["folding"])
+pytestmark = pytest.mark.parametrize(
+    "running", [{"profile": "full", "fold_interval_s": 1}], indirect=True, ids=["folding"]
+)
 
 # Every case writes known amounts to known files and says which, per file and process.
 CHILD = r"""
@@ -55,8 +57,20 @@ def two_threads():
     f = op('A'); t = [threading.Thread(target=lambda: w(f, 'A', 10007)) for _ in 'ab']; [x.start() for x in t]; [x.join() for x in t]; os.close(f)
 globals()[sys.argv[1]](); end()
 """
-CASES = ("dup dup2_over_used fcntl_dup fork_with_shared_file close_in_thread close_range_and_reuse close_range_of_sockets_and_reuse "
-         "passed_over_a_unix_socket exec_with_cloexec exit_without_close many_files two_threads").split()
+CASES = [
+    "dup",
+    "dup2_over_used",
+    "fcntl_dup",
+    "fork_with_shared_file",
+    "close_in_thread",
+    "close_range_and_reuse",
+    "close_range_of_sockets_and_reuse",
+    "passed_over_a_unix_socket",
+    "exec_with_cloexec",
+    "exit_without_close",
+    "many_files",
+    "two_threads",
+]
 
 
 def totals(documents: list[Document], below: Path) -> dict[str, list[int]]:
@@ -73,26 +87,42 @@ def totals(documents: list[Document], below: Path) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_totals_per_file_and_process_are_exact_after(monitor: MonitorProcess, place: Path, case: str) -> None:
-    process = subprocess.run([sys.executable, "-S", "-c", CHILD, case], cwd=place, check=True, stdout=subprocess.PIPE, timeout=60)
+    process = subprocess.run(
+        [sys.executable, "-S", "-c", CHILD, case], cwd=place, check=True, stdout=subprocess.PIPE, timeout=60
+    )
     want: dict[str, int] = defaultdict(int)
     for line in process.stdout.splitlines():
         for key, count in json.loads(line).items():
             want[key] += count
-    documents = [one for pid in sorted({int(key.rsplit("|", 1)[1]) for key in want}) for one in monitor.lifetime(pid, 30)]
+    documents = [
+        one for pid in sorted({int(key.rsplit("|", 1)[1]) for key in want}) for one in monitor.lifetime(pid, 30)
+    ]
     assert totals(documents, place) == {key: [count, 5 * count] for key, count in want.items()}
-    first_writes = [(one["file"]["path"], one["process"]["pid"]) for one in documents if name_of(one) == "file_write" and one["file"]["path"].startswith(str(place))]
-    assert {f"{path}|{pid}" for path, pid in first_writes} == set(want), "each file's first write is an event of its own"
+    first_writes = [
+        (one["file"]["path"], one["process"]["pid"])
+        for one in documents
+        if name_of(one) == "file_write" and one["file"]["path"].startswith(str(place))
+    ]
+    assert {f"{path}|{pid}" for path, pid in first_writes} == set(want), (
+        "each file's first write is an event of its own"
+    )
 
 
-def test_a_million_writes_of_two_threads_to_one_descriptor_are_all_counted(monitor: MonitorProcess, programs: Path) -> None:
-    program = compile_c(programs, "million", r"""
+def test_a_million_writes_of_two_threads_to_one_descriptor_are_all_counted(
+    monitor: MonitorProcess, programs: Path
+) -> None:
+    program = compile_c(
+        programs,
+        "million",
+        r"""
         #include <fcntl.h>
         #include <pthread.h>
         #include <unistd.h>
         static int f;
         static void *go(void *x) { for (int i = 0; i < 500000; i++) write(f, "12345", 5); return 0; }
         int main(void) { pthread_t t; f = open("/dev/null", O_WRONLY); pthread_create(&t, 0, go, 0); go(0); pthread_join(t, 0); close(f); return 0; }
-    """)
+    """,
+    )
     process = subprocess.Popen([program])
     assert process.wait(60) == 0
     found = monitor.program(process.pid, 30)
@@ -102,7 +132,9 @@ def test_a_million_writes_of_two_threads_to_one_descriptor_are_all_counted(monit
     assert (sum(one["count"] for one in closes), sum(one["bytes"] for one in closes)) == (1_000_000, 5_000_000)
 
 
-def test_sessions_that_share_a_slot_put_each_other_out_without_loss(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_sessions_that_share_a_slot_put_each_other_out_without_loss(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     count = 17_001  # more than there are slots
     script.call("prlimit64", 0, 7, script.words(20_000, 20_000), 0)
     buffer = script.room(8)
@@ -122,10 +154,15 @@ def test_sessions_that_share_a_slot_put_each_other_out_without_loss(monitor: Mon
 
 
 @pytest.mark.parametrize("way", ["close_range", "exec", "exit"])
-def test_more_descriptors_than_one_sweep_takes_all_have_their_totals(monitor: MonitorProcess, script: Script, place: Path, way: str) -> None:
+def test_more_descriptors_than_one_sweep_takes_all_have_their_totals(
+    monitor: MonitorProcess, script: Script, place: Path, way: str
+) -> None:
     count = 601
     script.call("prlimit64", 0, 7, script.words(5000, 5000), 0)
-    opened = [script.call("openat", AT_FDCWD, script.text(place / f"f{i}"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600) for i in range(count)]
+    opened = [
+        script.call("openat", AT_FDCWD, script.text(place / f"f{i}"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for i in range(count)
+    ]
     for one in opened:
         script.call("write", one, script.bytes(b"12345"), 5, repeat=3)
     if way == "close_range":
@@ -135,7 +172,11 @@ def test_more_descriptors_than_one_sweep_takes_all_have_their_totals(monitor: Mo
     pid = script.run()
     monitor.lifetime(pid, 30)
     monitor.fresh_status()  # what the reader itself sweeps follows the exit
-    found = [one for one in monitor.journal.documents(pid) if name_of(one) == "file_close" and one.get("file", {}).get("path", "").startswith(f"{place}/")]
+    found = [
+        one
+        for one in monitor.journal.documents(pid)
+        if name_of(one) == "file_close" and one.get("file", {}).get("path", "").startswith(f"{place}/")
+    ]
     found = [one for one in found if one["ebpf"]["write"]["count"]]
     assert totals(found, place) == {f"{place}/f{i}|{pid}": [3, 15] for i in range(count)}
     reason = "close" if way == "close_range" else way
@@ -143,7 +184,9 @@ def test_more_descriptors_than_one_sweep_takes_all_have_their_totals(monitor: Mo
     assert len(found) == count
 
 
-def test_what_stays_open_is_told_each_interval_and_adds_up(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_what_stays_open_is_told_each_interval_and_adds_up(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     words = [script.words(0) for _ in range(2)]
     opened = script.call("openat", AT_FDCWD, script.text(place / "f"), os.O_RDWR | os.O_CREAT, 0o600)
     buffer = script.room(8)
@@ -156,7 +199,9 @@ def test_what_stays_open_is_told_each_interval_and_adds_up(monitor: MonitorProce
     pid = script.start()
 
     def intervals() -> list[Document]:
-        return [one for one in monitor.journal.documents(pid) if one["ebpf"].get("close", {}).get("reason") == "interval"]
+        return [
+            one for one in monitor.journal.documents(pid) if one["ebpf"].get("close", {}).get("reason") == "interval"
+        ]
 
     monitor.until(lambda: len(intervals()) == 1, "the first interval")
     script.let(words[0])
@@ -164,8 +209,9 @@ def test_what_stays_open_is_told_each_interval_and_adds_up(monitor: MonitorProce
     script.let(words[1])
     script.finish()
     found = [one for one in monitor.program(pid) if name_of(one) == "file_close"]
-    assert [(one["ebpf"]["close"]["reason"], one["ebpf"]["write"]["count"], one["ebpf"]["read"]["count"]) for one in found] == [
-        ("interval", 11, 0), ("interval", 7, 3), ("close", 0, 0)]
+    assert [
+        (one["ebpf"]["close"]["reason"], one["ebpf"]["write"]["count"], one["ebpf"]["read"]["count"]) for one in found
+    ] == [("interval", 11, 0), ("interval", 7, 3), ("close", 0, 0)]
     assert {one["file"]["path"] for one in found} == {str(place / "f")}
     assert {one["process"]["entity_id"] for one in found} == {monitor.lifetime(pid)[0]["process"]["entity_id"]}
 

@@ -22,7 +22,9 @@ def touch(script: Script, path: Path) -> None:
     script.call("openat", AT_FDCWD, script.text(path), os.O_RDONLY)
 
 
-def test_an_entity_id_is_the_same_in_all_events_of_a_process_and_another_in_every_other(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_an_entity_id_is_the_same_in_all_events_of_a_process_and_another_in_every_other(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     forks = []
     for _ in range(499):
         forks.append(script.spawn("fork"))
@@ -69,21 +71,35 @@ def test_each_document_names_host_boot_and_agent(monitor: MonitorProcess, script
 
 
 def test_ids_follow_setresuid_setresgid_and_back_at_once(monitor: MonitorProcess, script: Script, place: Path) -> None:
-    steps = [("setresgid", 0, DAEMON), ("setresuid", 0, NOBODY), ("setresuid", 0, 0), ("setresuid", 0, NAMELESS), ("setresuid", NAMELESS, NAMELESS)]
+    steps = [
+        ("setresgid", 0, DAEMON),
+        ("setresuid", 0, NOBODY),
+        ("setresuid", 0, 0),
+        ("setresuid", 0, NAMELESS),
+        ("setresuid", NAMELESS, NAMELESS),
+    ]
     touch(script, place / "x")
     for call, real, effective in steps:
         script.call(call, real, effective, 0xFFFFFFFF)
         touch(script, place / "x")
     found = monitor.program(script.run())
     assert [(one["user"]["id"], one["group"]["id"]) for one in found] == [
-        ("0", "0"), ("0", "1"), ("65534", "1"), ("0", "1"), ("54321", "1"), ("54321", "1")]
+        ("0", "0"),
+        ("0", "1"),
+        ("65534", "1"),
+        ("0", "1"),
+        ("54321", "1"),
+        ("54321", "1"),
+    ]
     assert [one["process"].get("real_user", {}).get("id", one["user"]["id"]) for one in found] == ["0"] * 5 + ["54321"]
     assert [one["process"].get("real_group", {}).get("id", one["group"]["id"]) for one in found] == ["0"] * 6
     assert [one["user"].get("name") for one in found] == ["root", "root", "nobody", "root", None, None]
     assert found[1]["group"]["name"] == "daemon"
 
 
-def test_a_setuid_program_has_the_owner_s_effective_and_the_caller_s_real_id(monitor: MonitorProcess, script: Script, programs: Path, place: Path) -> None:
+def test_a_setuid_program_has_the_owner_s_effective_and_the_caller_s_real_id(
+    monitor: MonitorProcess, script: Script, programs: Path, place: Path
+) -> None:
     program = programs / "setuid"
     shutil.copyfile(programs / "noop", program)
     os.chown(program, DAEMON, DAEMON)
@@ -105,13 +121,17 @@ def test_a_setuid_program_has_the_owner_s_effective_and_the_caller_s_real_id(mon
     assert documents[1]["file"]["mode"] == "6755"
 
 
-def test_a_thread_name_follows_prctl_and_the_process_name_stays(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_a_thread_name_follows_prctl_and_the_process_name_stays(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     names = ["one", "a name of 15 by", "x"]
     for name in names:
         script.call("prctl", 15, script.text(name), 0, 0, 0)
         touch(script, place / "x")
     found = monitor.program(script.run())
-    assert [(one["process"]["thread"]["name"], one["process"]["name"]) for one in found] == [(name, "actor") for name in names]
+    assert [(one["process"]["thread"]["name"], one["process"]["name"]) for one in found] == [
+        (name, "actor") for name in names
+    ]
     assert all(one["process"]["thread"]["id"] == one["process"]["pid"] == script.pid for one in found)
 
 
@@ -156,11 +176,17 @@ def test_the_login_uid_is_shown_once_it_is_set(monitor: MonitorProcess, script: 
 def cgroups() -> list[Path]:
     """The cgroup2 mount, and where it is not alone the pids controller's."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    return [Path(at) for _, at, kind, options, *_ in mounts if kind == "cgroup2" or (kind == "cgroup" and "pids" in options.split(","))]
+    return [
+        Path(at)
+        for _, at, kind, options, *_ in mounts
+        if kind == "cgroup2" or (kind == "cgroup" and "pids" in options.split(","))
+    ]
 
 
 @pytest.mark.parametrize("form", ["docker/{}", "system.slice/docker-{}.scope", "kubepods/burstable/pod1/{}"])
-def test_the_container_id_comes_from_the_cgroup_of_each_event(monitor: MonitorProcess, script: Script, place: Path, form: str) -> None:
+def test_the_container_id_comes_from_the_cgroup_of_each_event(
+    monitor: MonitorProcess, script: Script, place: Path, form: str
+) -> None:
     container = os.urandom(32).hex()
     root = next(iter(cgroups()), None)
     if root is None:
@@ -213,15 +239,25 @@ def test_a_process_that_changes_its_cpu_keeps_its_order(monitor: MonitorProcess,
         script.call("write", opened, script.room(8), 8)
         script.call("rename", script.text(place / f"f{i}"), script.text(place / f"g{i}"))
         script.call("close", opened)
-        wanted += [("file_open", f"f{i}", cpu), ("file_write", f"f{i}", cpu), ("file_rename", f"g{i}", cpu), ("file_close", f"f{i}", cpu)]
+        wanted += [
+            ("file_open", f"f{i}", cpu),
+            ("file_write", f"f{i}", cpu),
+            ("file_rename", f"g{i}", cpu),
+            ("file_close", f"f{i}", cpu),
+        ]
     found = monitor.program(script.run(), 30)
     assert [(name_of(one), one["file"]["name"], one["ebpf"]["cpu"]) for one in found] == wanted
 
 
-def test_processes_that_were_there_before_are_in_the_log_with_the_same_entity_id(monitor: MonitorProcess, place: Path) -> None:
+def test_processes_that_were_there_before_are_in_the_log_with_the_same_entity_id(
+    monitor: MonitorProcess, place: Path
+) -> None:
     (place / "mine").touch()
     mine = str(place / "mine")
-    monitor.until(lambda: any(one.get("file", {}).get("path") == mine for one in monitor.journal.documents(os.getpid())), "this process's open")
+    monitor.until(
+        lambda: any(one.get("file", {}).get("path") == mine for one in monitor.journal.documents(os.getpid())),
+        "this process's open",
+    )
     acting = monitor.journal.documents(os.getpid())[-1]
     found = [one for one in monitor.journal.found if one["process"]["pid"] == os.getpid()]
     assert [one["process"]["entity_id"] for one in found] == [acting["process"]["entity_id"]]

@@ -6,7 +6,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +78,12 @@ def test_a_flood_of_writes_never_costs_a_fork_exec_exit_or_connect(monitor: Moni
     monitor.settings["control_ring_bytes"] = 16 << 20
     monitor.start()
     stopped, live, connects = 211, 101, 53
-    with ExitStack() as floods:
-        flooders = [Acts(program, tmp_path / "flood", "flood", label=str(i)) for i in range(8)]
-        for flooder in flooders:
-            floods.callback(flooder.process.kill)
-        wait_for(lambda: all(flooder.performed > 100 for flooder in flooders), what="the flood runs")
-        spawns = [_together(monitor, program, tmp_path / "one", stopped, connects, frozen=True),
-                  _together(monitor, program, tmp_path / "two", live, connects, frozen=False)]
-        for flooder in flooders:
-            flooder.stop()
+    flooders = [Acts(program, tmp_path / "flood", "flood", label=str(i)) for i in range(8)]
+    wait_for(lambda: all(flooder.performed > 100 for flooder in flooders), what="the flood runs")
+    spawns = [_together(monitor, program, tmp_path / "one", stopped, connects, frozen=True),
+              _together(monitor, program, tmp_path / "two", live, connects, frozen=False)]
+    for flooder in flooders:
+        flooder.stop()
     ledger = monitor.wait_balanced(60)
     assert monitor.stop() == 0
     found = check_chain(monitor)

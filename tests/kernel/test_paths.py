@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,11 @@ from tests.kernel.acts import AT_FDCWD, Call, Script, compile_c
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of
 
 pytestmark = pytest.mark.parametrize(
-    "running", [{"profile": "full"}, {"profile": "full", "environment": {"EBPF_MONITOR_NO_CASTS": "1"}}], indirect=True, ids=["loads", "helpers"])
+    "running",
+    [{"profile": "full"}, {"profile": "full", "environment": {"EBPF_MONITOR_NO_CASTS": "1"}}],
+    indirect=True,
+    ids=["loads", "helpers"],
+)
 
 MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, CLONE_NEWNS, MNT_DETACH = 4096, 8192, 16384, 1 << 18, 0x20000, 2
 
@@ -36,7 +39,9 @@ class Places:
 
     def mount(self, source: Path | str, target: Path, kind: str = "", flags: int = MS_BIND, options: str = "") -> None:
         text = self.script.text
-        self.script.call("mount", text(source), text(target), text(kind) if kind else 0, flags, text(options) if options else 0)
+        self.script.call(
+            "mount", text(source), text(target), text(kind) if kind else 0, flags, text(options) if options else 0
+        )
 
     def mkdir(self, path: Path | str) -> None:
         self.script.call("mkdir", self.script.text(path), 0o755)
@@ -45,15 +50,28 @@ class Places:
         made = self.script.call("openat", AT_FDCWD, self.script.text(path), os.O_WRONLY | os.O_CREAT, 0o644)
         self.script.call("close", made)
 
-    def look(self, path: Path | str | bytes, want: str | Path | None = None, *, flags: tuple[str, ...] = (), how: int = os.O_RDONLY,
-             at: int | Call = AT_FDCWD) -> Call:
+    def look(
+        self,
+        path: Path | str | bytes,
+        want: str | Path | None = None,
+        *,
+        flags: tuple[str, ...] = (),
+        how: int = os.O_RDONLY,
+        at: int | Call = AT_FDCWD,
+    ) -> Call:
         opened = self.script.call("openat", at, self.script.text(path), how, 0o600)
-        self.wanted.append((opened, self.script.stat(opened), str(want if want is not None else os.fsdecode(path)), list(flags)))
+        self.wanted.append(
+            (opened, self.script.stat(opened), str(want if want is not None else os.fsdecode(path)), list(flags))
+        )
         return opened
 
     def check(self, monitor: MonitorProcess) -> list[Document]:
         """Runs the script; each look's own document has its path, flags, inode, device and mode."""
-        found = {one["ebpf"]["fd"]: one for one in monitor.program(self.script.run()) if name_of(one) == "file_open" and one["event"]["outcome"] == "success"}
+        found = {
+            one["ebpf"]["fd"]: one
+            for one in monitor.program(self.script.run())
+            if name_of(one) == "file_open" and one["event"]["outcome"] == "success"
+        }
         checked = []
         for opened, stated, want, flags in self.wanted:
             assert opened.ret >= 0, (want, opened.error)
@@ -91,7 +109,9 @@ def test_a_symbolic_link_and_dots_lead_to_the_true_name(monitor: MonitorProcess,
     places.check(monitor)
 
 
-def test_relative_names_are_absolute_by_the_directory_that_they_start_from(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_relative_names_are_absolute_by_the_directory_that_they_start_from(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     (place / "d" / "e").mkdir(parents=True)
     (place / "d" / "f").touch()
     (place / "d" / "e" / "f").touch()
@@ -105,10 +125,15 @@ def test_relative_names_are_absolute_by_the_directory_that_they_start_from(monit
     places.check(monitor)
 
 
-def test_a_renamed_file_and_a_renamed_parent_have_the_new_name(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_a_renamed_file_and_a_renamed_parent_have_the_new_name(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     (place / "r" / "s").mkdir(parents=True)
     (place / "r" / "s" / "f").touch()
-    rename: Callable[[Path, Path], Call] = lambda old, new: places.script.call("rename", places.script.text(old), places.script.text(new))  # noqa: E731
+
+    def rename(old: Path, new: Path) -> None:
+        places.script.call("rename", places.script.text(old), places.script.text(new))
+
     places.look(place / "r" / "s" / "f")
     rename(place / "r" / "s" / "f", place / "r" / "s" / "g")
     places.look(place / "r" / "s" / "g")
@@ -132,7 +157,9 @@ def test_bind_mounts_have_the_name_below_the_mount_point(monitor: MonitorProcess
     places.check(monitor)
 
 
-def test_a_tmpfs_and_what_is_bound_below_it_have_their_whole_path(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_a_tmpfs_and_what_is_bound_below_it_have_their_whole_path(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     for name in ("t", "m/p", "moved"):
         (place / name).mkdir(parents=True)
     (place / "m" / "p" / "z").touch()
@@ -180,7 +207,9 @@ def test_in_a_chroot_the_path_is_the_host_s(monitor: MonitorProcess, places: Pla
     assert (missing.error, failed["file"]["path"]) == ("ENOENT", f"{place}/root/nothing")
 
 
-def test_a_deleted_file_is_flagged_and_keeps_its_last_name(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_a_deleted_file_is_flagged_and_keeps_its_last_name(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     (place / "f").touch()
     opened = places.look(place / "f")
     places.script.call("unlink", places.script.text(place / "f"))
@@ -190,12 +219,18 @@ def test_a_deleted_file_is_flagged_and_keeps_its_last_name(monitor: MonitorProce
     assert opened.ret == number
 
 
-def test_an_unnamed_temporary_file_is_flagged_deleted_below_its_directory(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_an_unnamed_temporary_file_is_flagged_deleted_below_its_directory(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     opened = places.script.call("openat", AT_FDCWD, places.script.text(place), os.O_TMPFILE | os.O_RDWR, 0o600)
     stated = places.script.stat(opened)
     found = monitor.program(places.script.run())[0]
     inode = places.script.stated(stated)[0]
-    assert (found["file"]["path"], found["ebpf"]["path_flags"], found["file"]["inode"]) == (f"{place}/#{inode}", ["deleted"], inode)
+    assert (found["file"]["path"], found["ebpf"]["path_flags"], found["file"]["inode"]) == (
+        f"{place}/#{inode}",
+        ["deleted"],
+        inode,
+    )
 
 
 def test_a_memfd_has_its_name_and_no_path(monitor: MonitorProcess, places: Places) -> None:
@@ -221,7 +256,11 @@ def test_a_pipe_has_its_inode_and_no_path(monitor: MonitorProcess, places: Place
     found = monitor.program(script.run())[:2]
     assert [name_of(one) for one in found] == ["file_write", "file_read"]
     for one in found:
-        assert (one["file"]["type"], one["ebpf"]["path_flags"], one["file"]["inode"]) == ("fifo", ["no_path"], script.stated(stated)[0])
+        assert (one["file"]["type"], one["ebpf"]["path_flags"], one["file"]["inode"]) == (
+            "fifo",
+            ["no_path"],
+            script.stated(stated)[0],
+        )
         assert not one["file"]["path"].startswith("/")
 
 
@@ -241,10 +280,13 @@ def test_twenty_levels_and_names_of_255_bytes_are_whole(monitor: MonitorProcess,
     places.check(monitor)
     mine = monitor.program(places.script.pid)
     assert [one["file"]["path"] for one in mine if name_of(one) in ("file_write", "file_close")] == [
-        str(one) for one in (wide / "f", wide / "f", deep / "f", deep / ("n" * 255), wide / "f")]
+        str(one) for one in (wide / "f", wide / "f", deep / "f", deep / ("n" * 255), wide / "f")
+    ]
 
 
-def test_more_levels_than_are_walked_are_flagged_and_the_end_is_kept(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_more_levels_than_are_walked_are_flagged_and_the_end_is_kept(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     deep = place.joinpath(*(f"l{i:02}" for i in range(60)))
     deep.mkdir(parents=True)
     (deep / "f").touch()
@@ -257,8 +299,13 @@ def test_more_levels_than_are_walked_are_flagged_and_the_end_is_kept(monitor: Mo
     assert found["file"]["path"].count("/") >= 40
 
 
-@pytest.mark.parametrize("name", [b"\xff\xfe", b"new\nline", b'"quote"\\', "grüße 文".encode(), b"\x01\x7f", b'x","pid":1,"y":"', b"a b", b"\xc3("])
-def test_any_bytes_of_a_name_give_one_line_and_come_back(monitor: MonitorProcess, places: Places, place: Path, name: bytes) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [b"\xff\xfe", b"new\nline", b'"quote"\\', "grüße 文".encode(), b"\x01\x7f", b'x","pid":1,"y":"', b"a b", b"\xc3("],
+)
+def test_any_bytes_of_a_name_give_one_line_and_come_back(
+    monitor: MonitorProcess, places: Places, place: Path, name: bytes
+) -> None:
     whole = os.fsencode(place) + b"/" + name
     opened = places.script.call("openat", AT_FDCWD, places.script.text(whole), os.O_RDWR | os.O_CREAT, 0o600)
     places.script.call("write", opened, places.script.room(1), 1)
@@ -267,7 +314,14 @@ def test_any_bytes_of_a_name_give_one_line_and_come_back(monitor: MonitorProcess
     places.script.call("rename", places.script.text(whole), places.script.text(whole + b"2"))
     places.script.call("unlink", places.script.text(whole + b"2"))
     found = monitor.program(places.script.run())
-    assert [name_of(one) for one in found] == ["file_open", "file_write", "file_close", "file_open", "file_rename", "file_delete"]
+    assert [name_of(one) for one in found] == [
+        "file_open",
+        "file_write",
+        "file_close",
+        "file_open",
+        "file_rename",
+        "file_delete",
+    ]
     assert missing.error == "ENOENT"
     back = [names.original(one["file"]["path"], one["ebpf"].get("raw", {}).get("file_path")) for one in found]
     assert back == [whole, whole, whole, whole + b"?", whole + b"2", whole + b"2"]
@@ -283,10 +337,15 @@ def test_procfs_sysfs_and_devices_have_their_paths(monitor: MonitorProcess, plac
     checked = places.check(monitor)
     assert [one["file"]["type"] for one in checked] == ["char_device", "file", "file"]
     own = next(one for one in monitor.program(places.script.pid) if one["ebpf"].get("fd") == status.ret)
-    assert (own["file"]["path"], own["file"]["inode"]) == (f"/proc/{places.script.pid}/status", places.script.stated(found[1])[0])
+    assert (own["file"]["path"], own["file"]["inode"]) == (
+        f"/proc/{places.script.pid}/status",
+        places.script.stated(found[1])[0],
+    )
 
 
-def test_a_mount_that_was_detached_while_in_use_is_flagged(monitor: MonitorProcess, places: Places, place: Path) -> None:
+def test_a_mount_that_was_detached_while_in_use_is_flagged(
+    monitor: MonitorProcess, places: Places, place: Path
+) -> None:
     (place / "lazy").mkdir()
     places.alone()
     places.mount("tmpfs", place / "lazy", "tmpfs", 0)
@@ -309,7 +368,8 @@ RACE = r"""
 #include <sys/stat.h>
 #include <unistd.h>
 static volatile char p[64] = "aaaa"; static volatile int stop; static int n;
-static void *flip(void *x) { while (!stop) { *(volatile int *)p = *(int *)"bbbb"; for (int i = 0; i < 300; i++) p[8] = i; *(volatile int *)p = *(int *)"aaaa"; for (int i = 0; i < 300; i++) p[8] = i; } return 0; }
+static void swap(const char *to) { *(volatile int *)p = *(int *)to; for (int i = 0; i < 300; i++) p[8] = i; }
+static void *flip(void *x) { while (!stop) { swap("bbbb"); swap("aaaa"); } return 0; }
 static void *top(void *x) { while (!stop) { rename("top1", "top2"); rename("top2", "top1"); } return 0; }
 int main(int c, char **v) {
   n = atoi(v[2]); pthread_t t; struct stat s; int i, f, d, up = !strcmp(v[1], "top"); unsigned long *seen = calloc(n, 8);
@@ -326,7 +386,9 @@ int main(int c, char **v) {
 RACES = 3001
 
 
-def test_a_path_that_another_thread_rewrites_is_never_mistaken(monitor: MonitorProcess, programs: Path, place: Path) -> None:
+def test_a_path_that_another_thread_rewrites_is_never_mistaken(
+    monitor: MonitorProcess, programs: Path, place: Path
+) -> None:
     inodes = {}
     for name in ("aaaa", "bbbb"):
         (place / name).touch()
@@ -334,24 +396,39 @@ def test_a_path_that_another_thread_rewrites_is_never_mistaken(monitor: MonitorP
     process = subprocess.Popen([compile_c(programs, "race", RACE), "flip", str(RACES)], cwd=place)
     assert process.wait(60) == 0
     seen = [str(one) for one in struct.unpack(f"<{RACES}Q", (place / "seen").read_bytes())]
-    opens = [one for one in monitor.program(process.pid, 60) if name_of(one) == "file_open" and one["event"]["outcome"] == "success"][:-1]
+    opens = [
+        one
+        for one in monitor.program(process.pid, 60)
+        if name_of(one) == "file_open" and one["event"]["outcome"] == "success"
+    ][:-1]
     assert [(one["file"]["inode"], one["file"]["path"]) for one in opens] == [(inode, inodes[inode]) for inode in seen]
     assert len(set(seen)) == 2, "the race did not happen"
 
 
-def test_an_ancestor_that_is_renamed_all_the_time_gives_one_of_its_two_names(monitor: MonitorProcess, programs: Path, place: Path) -> None:
+def test_an_ancestor_that_is_renamed_all_the_time_gives_one_of_its_two_names(
+    monitor: MonitorProcess, programs: Path, place: Path
+) -> None:
     (place / "top1" / "x" / "y").mkdir(parents=True)
     (place / "top1" / "x" / "y" / "f").touch()
     process = subprocess.Popen([compile_c(programs, "race", RACE), "top", str(RACES)], cwd=place)
     assert process.wait(60) == 0
-    opens = [one for one in monitor.program(process.pid, 60) if name_of(one) == "file_open" and one["ebpf"]["syscall"] == "openat"
-             and one["file"].get("name") == "f"]
+    opens = [
+        one
+        for one in monitor.program(process.pid, 60)
+        if name_of(one) == "file_open" and one["ebpf"]["syscall"] == "openat" and one["file"].get("name") == "f"
+    ]
     assert len(opens) == RACES
-    wrong = [one["file"]["path"] for one in opens if one["file"]["path"] not in (f"{place}/top1/x/y/f", f"{place}/top2/x/y/f")]
+    wrong = [
+        one["file"]["path"]
+        for one in opens
+        if one["file"]["path"] not in (f"{place}/top1/x/y/f", f"{place}/top2/x/y/f")
+    ]
     assert wrong == []
 
 
-def test_each_of_1009_new_names_in_reused_memory_is_its_own(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_each_of_1009_new_names_in_reused_memory_is_its_own(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     made = []
     for i in range(1009):
         where = script.text(place / f"n{i % 100}_{i * 2654435761 % 2**32:x}")
@@ -360,4 +437,6 @@ def test_each_of_1009_new_names_in_reused_memory_is_its_own(monitor: MonitorProc
         script.call("close", opened)
         script.call("unlink", where)
     found = monitor.program(script.run())
-    assert [(name_of(one), one["file"]["path"]) for one in found] == [(event, path) for path in made for event in ("file_open", "file_close", "file_delete")]
+    assert [(name_of(one), one["file"]["path"]) for one in found] == [
+        (event, path) for path in made for event in ("file_open", "file_close", "file_delete")
+    ]

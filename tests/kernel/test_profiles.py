@@ -16,8 +16,13 @@ from tests.kernel.test_socket_events import Ends
 
 AGE = 3
 SENSITIVE = "/usr/include/linux"
-CONFIGURATIONS = [{"profile": profile, "quiet_age_s": AGE, "sensitive_paths": ["/etc", SENSITIVE]} for profile in ("minimal", "standard", "full", "trace")]
-pytestmark = pytest.mark.parametrize("running", CONFIGURATIONS, indirect=True, ids=[str(one["profile"]) for one in CONFIGURATIONS])
+CONFIGURATIONS = [
+    {"profile": profile, "quiet_age_s": AGE, "sensitive_paths": ["/etc", SENSITIVE]}
+    for profile in ("minimal", "standard", "full", "trace")
+]
+pytestmark = pytest.mark.parametrize(
+    "running", CONFIGURATIONS, indirect=True, ids=[str(one["profile"]) for one in CONFIGURATIONS]
+)
 CALLS = 5
 
 
@@ -39,11 +44,25 @@ def act(script: Script, place: Path) -> None:
     script.call("close", ends.client)
 
 
-FOLDED = {"file_open": 2, "file_write": 1, "file_read": 1, "file_close": 1, "file_rename": 1, "file_delete": 1, "socket_bind": 1, "socket_listen": 1,
-          "socket_connect": 1, "socket_accept": 1, "socket_send": 1, "socket_receive": 1, "socket_close": 3}
+FOLDED = {
+    "file_open": 2,
+    "file_write": 1,
+    "file_read": 1,
+    "file_close": 1,
+    "file_rename": 1,
+    "file_delete": 1,
+    "socket_bind": 1,
+    "socket_listen": 1,
+    "socket_connect": 1,
+    "socket_accept": 1,
+    "socket_send": 1,
+    "socket_receive": 1,
+    "socket_close": 3,
+}
 EVENTS = {
     "minimal": {"socket_listen": 1, "socket_connect": 1, "socket_accept": 1},
-    "standard": FOLDED, "full": FOLDED,
+    "standard": FOLDED,
+    "full": FOLDED,
     "trace": FOLDED | {"file_write": CALLS, "file_read": CALLS, "socket_send": CALLS, "socket_receive": CALLS},
 }
 
@@ -81,7 +100,14 @@ def aged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("aged").resolve()
     for parent in (directory, *directory.parents[:2]):
         parent.chmod(0o755)
-    for name, mode in (("quiet", 0o644), ("users", 0o644), ("group-writable", 0o664), ("world-writable", 0o666), ("recent", 0o644), ("written", 0o644)):
+    for name, mode in (
+        ("quiet", 0o644),
+        ("users", 0o644),
+        ("group-writable", 0o664),
+        ("world-writable", 0o666),
+        ("recent", 0o644),
+        ("written", 0o644),
+    ):
         (directory / name).write_bytes(b"x" * 100)
         (directory / name).chmod(mode)
     os.chown(directory / "users", 1000, 1000)
@@ -111,12 +137,23 @@ def test_standard_leaves_out_quiet_objects_and_counts_them(monitor: MonitorProce
         assert after["quiet"] == before["quiet"]
     else:
         assert found == []
-        assert after["quiet" if profile == "standard" else "profile"] - before["quiet" if profile == "standard" else "profile"] >= 3 * len(quiet)
+        assert after["quiet" if profile == "standard" else "profile"] - before[
+            "quiet" if profile == "standard" else "profile"
+        ] >= 3 * len(quiet)
 
 
-@pytest.mark.parametrize("name", ["users", "group-writable", "world-writable", "recent", "sensitive", "below sensitive", "directory of a user"])
-def test_what_is_not_root_s_alone_old_and_ordinary_is_never_quiet(monitor: MonitorProcess, script: Script, aged: Path, place: Path, name: str) -> None:
-    path = {"sensitive": Path("/etc/passwd"), "below sensitive": next(Path(SENSITIVE).glob("[a-z]*.h")), "directory of a user": place / "d"}.get(name, aged / name)
+@pytest.mark.parametrize(
+    "name",
+    ["users", "group-writable", "world-writable", "recent", "sensitive", "below sensitive", "directory of a user"],
+)
+def test_what_is_not_root_s_alone_old_and_ordinary_is_never_quiet(
+    monitor: MonitorProcess, script: Script, aged: Path, place: Path, name: str
+) -> None:
+    path = {
+        "sensitive": Path("/etc/passwd"),
+        "below sensitive": next(Path(SENSITIVE).glob("[a-z]*.h")),
+        "directory of a user": place / "d",
+    }.get(name, aged / name)
     if name == "directory of a user":
         path.mkdir()
         os.chown(path, 1000, 1000)
@@ -129,7 +166,9 @@ def test_what_is_not_root_s_alone_old_and_ordinary_is_never_quiet(monitor: Monit
     assert [(name_of(one), one["file"]["path"]) for one in found] == wanted
 
 
-def test_a_write_to_a_quiet_file_and_its_close_are_recorded(monitor: MonitorProcess, script: Script, aged: Path) -> None:
+def test_a_write_to_a_quiet_file_and_its_close_are_recorded(
+    monitor: MonitorProcess, script: Script, aged: Path
+) -> None:
     before = aged / "written"
     opened = script.call("openat", AT_FDCWD, script.text(before), os.O_RDWR)
     script.call("read", opened, script.room(16), 16)
@@ -150,11 +189,15 @@ def test_a_write_to_a_quiet_file_and_its_close_are_recorded(monitor: MonitorProc
     assert found[-1]["ebpf"]["write"] == {"count": 1, "bytes": 3}
 
 
-def test_deleting_renaming_and_failing_on_quiet_objects_are_recorded(monitor: MonitorProcess, script: Script, aged: Path) -> None:
+def test_deleting_renaming_and_failing_on_quiet_objects_are_recorded(
+    monitor: MonitorProcess, script: Script, aged: Path
+) -> None:
     quiet = aged / f"quiet-{monitor.keys['profile']}"
     os.link(aged / "quiet", quiet)
     script.call("rename", script.text(quiet), script.text(f"{quiet}2"))
     script.call("unlink", script.text(f"{quiet}2"))
     script.call("openat", AT_FDCWD, script.text(quiet), os.O_RDONLY)
     found = monitor.program(script.run())
-    assert [name_of(one) for one in found] == ([] if monitor.keys["profile"] == "minimal" else ["file_rename", "file_delete", "file_open"])
+    assert [name_of(one) for one in found] == (
+        [] if monitor.keys["profile"] == "minimal" else ["file_rename", "file_delete", "file_open"]
+    )

@@ -13,7 +13,9 @@ import pytest
 from tests.kernel.acts import Call, Script
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of, wall_ns
 
-pytestmark = pytest.mark.parametrize("running", [{"profile": "full"}, {"profile": "trace"}], indirect=True, ids=["folding", "trace"])
+pytestmark = pytest.mark.parametrize(
+    "running", [{"profile": "full"}, {"profile": "trace"}], indirect=True, ids=["folding", "trace"]
+)
 PRIME = 5
 SIZE = 13
 INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
@@ -28,7 +30,12 @@ def folds(monitor: MonitorProcess) -> bool:
 
 
 def brief(document: Document) -> tuple[str, str | None, int, str | None]:
-    return name_of(document), document["ebpf"].get("syscall"), document["ebpf"]["ret"], document.get("error", {}).get("code")
+    return (
+        name_of(document),
+        document["ebpf"].get("syscall"),
+        document["ebpf"]["ret"],
+        document.get("error", {}).get("code"),
+    )
 
 
 class Ends:
@@ -58,7 +65,9 @@ class Ends:
 
 @pytest.mark.parametrize("family", [INET, INET6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("call", ["accept", "accept4"])
-def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(monitor: MonitorProcess, script: Script, family: int, call: str) -> None:
+def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(
+    monitor: MonitorProcess, script: Script, family: int, call: str
+) -> None:
     made = []
     for _ in range(PRIME):
         ends = Ends(script, family)
@@ -66,11 +75,19 @@ def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(monitor
         closed = [script.call("close", one) for one in (ends.client, accepted, ends.listener)]
         made.append((ends, connected, accepted, closed))
     found = monitor.program(script.run())
-    assert [brief(one) for one in found] == [row for ends, connected, accepted, closed in made for row in (
-        ("socket_bind", "bind", 0, None), ("socket_listen", "listen", 0, None), ("socket_connect", "connect", 0, None),
-        ("socket_accept", call, accepted.ret, None), *[("socket_close", "close", 0, None)] * 3)]
+    assert [brief(one) for one in found] == [
+        row
+        for ends, connected, accepted, closed in made
+        for row in (
+            ("socket_bind", "bind", 0, None),
+            ("socket_listen", "listen", 0, None),
+            ("socket_connect", "connect", 0, None),
+            ("socket_accept", call, accepted.ret, None),
+            *[("socket_close", "close", 0, None)] * 3,
+        )
+    ]
     for i, (ends, connected, accepted, _) in enumerate(made):
-        bound, listened, out, into, closed_out, closed_in, closed = found[7 * i:7 * i + 7]
+        bound, listened, out, into, closed_out, closed_in, closed = found[7 * i : 7 * i + 7]
         here = {"ip": LOOPBACK[family], "port": ends.port}
         assert ends.port > 0
         assert bound["source"] == listened["source"] == closed["source"] == here
@@ -81,7 +98,10 @@ def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(monitor
         assert into["destination"] == out["source"], "the far end is the connecting one"
         assert (closed_out["source"], closed_out["destination"]) == (out["source"], out["destination"])
         assert (closed_in["source"], closed_in["destination"]) == (into["source"], into["destination"])
-        assert all(one["network"]["transport"] == "tcp" and one["network"]["type"] == ("ipv4" if family == INET else "ipv6") for one in found)
+        assert all(
+            one["network"]["transport"] == "tcp" and one["network"]["type"] == ("ipv4" if family == INET else "ipv6")
+            for one in found
+        )
         assert (out["network"]["direction"], into["network"]["direction"]) == ("egress", "ingress")
         assert (out["ebpf"]["fd"], into["ebpf"]["fd"]) == (ends.client.ret, accepted.ret)
         assert (out["event"]["action"], into["event"]["action"]) == ("connection_attempted", "connection_accepted")
@@ -89,7 +109,9 @@ def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(monitor
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
-def test_a_unix_connection_names_its_address_on_both_ends(monitor: MonitorProcess, script: Script, place: Path, abstract: bool) -> None:
+def test_a_unix_connection_names_its_address_on_both_ends(
+    monitor: MonitorProcess, script: Script, place: Path, abstract: bool
+) -> None:
     names: list[bytes] = []
     for i in range(PRIME):
         names.append(b"\0ebpf-test-%d" % i if abstract else str(place / f"s{i}").encode())
@@ -98,15 +120,29 @@ def test_a_unix_connection_names_its_address_on_both_ends(monitor: MonitorProces
         for one in (ends.accept(), ends.client, ends.listener):
             script.call("close", one)
     found = monitor.program(script.run())
-    assert [name_of(one) for one in found] == ["socket_bind", "socket_listen", "socket_connect", "socket_accept", *["socket_close"] * 3] * PRIME
+    assert [name_of(one) for one in found] == [
+        "socket_bind",
+        "socket_listen",
+        "socket_connect",
+        "socket_accept",
+        *["socket_close"] * 3,
+    ] * PRIME
     for i, name in enumerate(names):
         wanted = "@" + name[1:].decode() if abstract else name.decode()
-        bound, listened, out, into, closed_in, closed_out, closed = found[7 * i:7 * i + 7]
-        assert bound["ebpf"]["socket"]["path"] == listened["ebpf"]["socket"]["path"] == into["ebpf"]["socket"]["path"] == wanted
+        bound, listened, out, into, closed_in, closed_out, closed = found[7 * i : 7 * i + 7]
+        assert (
+            bound["ebpf"]["socket"]["path"]
+            == listened["ebpf"]["socket"]["path"]
+            == into["ebpf"]["socket"]["path"]
+            == wanted
+        )
         assert closed["ebpf"]["socket"]["path"] == wanted
         assert out["ebpf"]["socket"]["peer_path"] == wanted == closed_out["ebpf"]["socket"]["peer_path"]
         assert closed_in["ebpf"]["socket"]["path"] == wanted
-        assert all(one["ebpf"]["socket"]["family"] == "AF_UNIX" and one["ebpf"]["socket"]["type"] == "SOCK_STREAM" for one in found)
+        assert all(
+            one["ebpf"]["socket"]["family"] == "AF_UNIX" and one["ebpf"]["socket"]["type"] == "SOCK_STREAM"
+            for one in found
+        )
 
 
 @pytest.mark.parametrize("family", [INET, INET6], ids=["ipv4", "ipv6"])
@@ -132,13 +168,18 @@ def test_a_connect_in_progress_says_so_and_has_its_destination(monitor: MonitorP
     found = monitor.program(script.run())
     if made[0][1].error == "ENETUNREACH":
         pytest.skip("needs a route to other networks")
-    assert [brief(one) for one in found] == [("socket_connect", "connect", -115, "EINPROGRESS"), ("socket_close", "close", 0, None)] * PRIME
+    assert [brief(one) for one in found] == [
+        ("socket_connect", "connect", -115, "EINPROGRESS"),
+        ("socket_close", "close", 0, None),
+    ] * PRIME
     for one in found:
         assert one["destination"] == {"ip": "192.0.2.1", "port": 81}
     assert all(one["ebpf"]["in_progress"] is True and "claimed" not in one["ebpf"] for one in found[::2])
 
 
-def test_connects_to_a_missing_or_refusing_unix_path_have_the_claimed_path(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_connects_to_a_missing_or_refusing_unix_path_have_the_claimed_path(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     missing, refusing = place / "missing", place / "refusing"
     with socket.socket(UNIX) as nobody_listens:
         nobody_listens.bind(str(refusing))
@@ -147,28 +188,52 @@ def test_connects_to_a_missing_or_refusing_unix_path_have_the_claimed_path(monit
             client = script.call("socket", UNIX, STREAM, 0)
             made.append(script.call("connect", client, *script.address(UNIX, str(name))))
         found = monitor.program(script.run())
-    assert [brief(one) for one in found] == [("socket_connect", "connect", -2, "ENOENT"), ("socket_connect", "connect", -111, "ECONNREFUSED")] * PRIME
+    assert [brief(one) for one in found] == [
+        ("socket_connect", "connect", -2, "ENOENT"),
+        ("socket_connect", "connect", -111, "ECONNREFUSED"),
+    ] * PRIME
     assert [one["ebpf"]["socket"]["peer_path"] for one in found] == [str(missing), str(refusing)] * PRIME
     assert all(one["ebpf"]["claimed"] is True for one in found)
 
 
-def test_failed_binds_listens_and_accepts_have_their_errors(monitor: MonitorProcess, script: Script, place: Path) -> None:
+def test_failed_binds_listens_and_accepts_have_their_errors(
+    monitor: MonitorProcess, script: Script, place: Path
+) -> None:
     (place / "file").touch()
     made = []
     for _ in range(PRIME):
         ends = Ends(script, INET)
         second = script.call("socket", INET, STREAM, 0)
-        made += [script.call("bind", second, ends.address, ends.length), script.call("accept4", second, 0, 0, 0), script.call("accept", 999, 0, 0),
-                 script.call("bind", 999, ends.address, ends.length), script.call("connect", 999, ends.address, ends.length),
-                 script.call("listen", script.call("socket", INET, DATAGRAM, 0), 3),
-                 script.call("bind", script.call("socket", UNIX, STREAM, 0), *script.address(UNIX, str(place / "file"))),
-                 script.call("connect", second, 8, 16)]
+        made += [
+            script.call("bind", second, ends.address, ends.length),
+            script.call("accept4", second, 0, 0, 0),
+            script.call("accept", 999, 0, 0),
+            script.call("bind", 999, ends.address, ends.length),
+            script.call("connect", 999, ends.address, ends.length),
+            script.call("listen", script.call("socket", INET, DATAGRAM, 0), 3),
+            script.call("bind", script.call("socket", UNIX, STREAM, 0), *script.address(UNIX, str(place / "file"))),
+            script.call("connect", second, 8, 16),
+        ]
     found = [one for one in monitor.program(script.run()) if "error" in one]
-    assert [brief(one) for one in found] == [(f"socket_{act.name.rstrip('4')}", act.name, act.ret, act.error) for act in made]
-    assert [act.error for act in made] == ["EADDRINUSE", "EINVAL", "EBADF", "EBADF", "EBADF", "EOPNOTSUPP", "EADDRINUSE", "EFAULT"] * PRIME
+    assert [brief(one) for one in found] == [
+        (f"socket_{act.name.rstrip('4')}", act.name, act.ret, act.error) for act in made
+    ]
+    assert [act.error for act in made] == [
+        "EADDRINUSE",
+        "EINVAL",
+        "EBADF",
+        "EBADF",
+        "EBADF",
+        "EOPNOTSUPP",
+        "EADDRINUSE",
+        "EFAULT",
+    ] * PRIME
     claims = [one for one in found if one["error"]["code"] == "EADDRINUSE"]
     assert all(one["ebpf"].get("claimed") is True for one in claims)
-    assert [one.get("source", {}).get("ip") or one["ebpf"]["socket"].get("path") for one in claims] == ["127.0.0.1", str(place / "file")] * PRIME
+    assert [one.get("source", {}).get("ip") or one["ebpf"]["socket"].get("path") for one in claims] == [
+        "127.0.0.1",
+        str(place / "file"),
+    ] * PRIME
     assert all(one["event"]["outcome"] == "failure" for one in found)
 
 
@@ -190,7 +255,8 @@ def pass_bytes(script: Script, call: str, descriptor: Call, target: tuple[int, i
 @pytest.mark.parametrize(("send", "receive"), list(zip(SENDS, RECEIVES, strict=True)))
 @pytest.mark.parametrize("family", [INET, INET6, UNIX], ids=["ipv4", "ipv6", "unix"])
 def test_sends_and_receives_are_recorded_as_the_profile_says_and_totals_are_exact(
-        monitor: MonitorProcess, script: Script, place: Path, family: int, send: str, receive: str) -> None:
+    monitor: MonitorProcess, script: Script, place: Path, family: int, send: str, receive: str
+) -> None:
     ends = Ends(script, family, str(place / "s"))
     ends.connect()
     accepted = ends.accept()
@@ -207,7 +273,9 @@ def test_sends_and_receives_are_recorded_as_the_profile_says_and_totals_are_exac
     number = 1 if folds(monitor) else PRIME
     assert [brief(one) for one in found[5:]] == [
         *[("socket_send", send, SIZE, None), ("socket_receive", receive, SIZE, None)] * number,
-        ("socket_close", "close", 0, None), ("socket_close", "close", 0, None)]
+        ("socket_close", "close", 0, None),
+        ("socket_close", "close", 0, None),
+    ]
     nothing, everything = {"count": 0, "bytes": 0}, {"count": PRIME, "bytes": PRIME * SIZE}
     assert (found[-2]["ebpf"]["read"], found[-2]["ebpf"]["write"]) == (nothing, everything)
     assert (found[-1]["ebpf"]["read"], found[-1]["ebpf"]["write"]) == (everything, nothing)
@@ -219,7 +287,9 @@ def test_sends_and_receives_are_recorded_as_the_profile_says_and_totals_are_exac
 
 @pytest.mark.parametrize("family", [INET, INET6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("call", ["sendto", "sendmsg", "sendmmsg"])
-def test_each_new_destination_of_a_datagram_socket_is_a_send_of_its_own(monitor: MonitorProcess, script: Script, family: int, call: str) -> None:
+def test_each_new_destination_of_a_datagram_socket_is_a_send_of_its_own(
+    monitor: MonitorProcess, script: Script, family: int, call: str
+) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as one, socket.socket(family, socket.SOCK_DGRAM) as other:
         ports = []
         for receiver in (one, other):
@@ -233,14 +303,19 @@ def test_each_new_destination_of_a_datagram_socket_is_a_send_of_its_own(monitor:
         script.call("close", client)
         found = monitor.program(script.run())
     repeats = 1 if folds(monitor) else 2
-    assert [brief(one) for one in found] == [("socket_send", call, SIZE, None)] * (2 * PRIME * repeats) + [("socket_close", "close", 0, None)]
+    assert [brief(one) for one in found] == [("socket_send", call, SIZE, None)] * (2 * PRIME * repeats) + [
+        ("socket_close", "close", 0, None)
+    ]
     assert [one["destination"] for one in found[:-1]] == [
-        {"ip": LOOPBACK[family], "port": ports[i % 2]} for i in range(2 * PRIME) for _ in range(repeats)]
+        {"ip": LOOPBACK[family], "port": ports[i % 2]} for i in range(2 * PRIME) for _ in range(repeats)
+    ]
     assert all(one["network"]["transport"] == "udp" for one in found)
     assert found[-1]["ebpf"]["write"] == {"count": 4 * PRIME, "bytes": 4 * PRIME * SIZE}
 
 
-def test_a_received_datagram_shows_the_sender_where_the_caller_asked_for_it(monitor: MonitorProcess, script: Script) -> None:
+def test_a_received_datagram_shows_the_sender_where_the_caller_asked_for_it(
+    monitor: MonitorProcess, script: Script
+) -> None:
     receiver = script.call("socket", INET, DATAGRAM, 0)
     address, length = script.address(INET, "127.0.0.1", 0)
     script.call("bind", receiver, address, length)
@@ -273,8 +348,12 @@ def test_messages_of_one_call_are_all_counted(monitor: MonitorProcess, script: S
     assert struct.unpack("<ii", script.read(pair, 8)) == (first, second)
     assert (sent.ret, received.ret) == (PRIME, PRIME)
     total = sum(SIZE + i for i in range(PRIME))
-    assert [brief(one)[:3] for one in found] == [("socket_send", "sendmmsg", total), ("socket_receive", "recvmmsg", total),
-                                                 ("socket_close", "close", 0), ("socket_close", "close", 0)]
+    assert [brief(one)[:3] for one in found] == [
+        ("socket_send", "sendmmsg", total),
+        ("socket_receive", "recvmmsg", total),
+        ("socket_close", "close", 0),
+        ("socket_close", "close", 0),
+    ]
     assert found[2]["ebpf"]["write"]["bytes"] == found[3]["ebpf"]["read"]["bytes"] == total
 
 
@@ -293,12 +372,16 @@ def test_failed_sends_have_their_error(monitor: MonitorProcess, script: Script, 
 
 def test_a_failed_datagram_send_has_the_claimed_destination(monitor: MonitorProcess, script: Script) -> None:
     client = script.call("socket", INET, DATAGRAM, 0)
-    made: list[Any] = [pass_bytes(script, "sendto", client, script.address(INET, "255.255.255.255", 99)) for _ in range(PRIME)]
+    made: list[Any] = [
+        pass_bytes(script, "sendto", client, script.address(INET, "255.255.255.255", 99)) for _ in range(PRIME)
+    ]
     found = [one for one in monitor.program(script.run()) if name_of(one) == "socket_send"]
     assert [act.error for act in made] == ["EACCES"] * PRIME, "broadcast is not allowed without SO_BROADCAST"
     number = 1 if folds(monitor) else PRIME
     assert [brief(one) for one in found] == [("socket_send", "sendto", -13, "EACCES")] * number
-    assert all(one["destination"] == {"ip": "255.255.255.255", "port": 99} and one["ebpf"]["claimed"] is True for one in found)
+    assert all(
+        one["destination"] == {"ip": "255.255.255.255", "port": 99} and one["ebpf"]["claimed"] is True for one in found
+    )
 
 
 def test_an_exit_ends_each_socket_with_its_totals(monitor: MonitorProcess, script: Script) -> None:
@@ -312,4 +395,8 @@ def test_an_exit_ends_each_socket_with_its_totals(monitor: MonitorProcess, scrip
     closes = {one["ebpf"]["fd"]: one for one in found if name_of(one) == "socket_close"}
     assert set(closes) == {ends.listener.ret, ends.client.ret, accepted.ret}
     assert all(one["ebpf"]["close"]["reason"] == "exit" for one in closes.values())
-    assert closes[ends.client.ret]["ebpf"]["write"] == closes[accepted.ret]["ebpf"]["read"] == {"count": PRIME, "bytes": PRIME * SIZE}
+    assert (
+        closes[ends.client.ret]["ebpf"]["write"]
+        == closes[accepted.ret]["ebpf"]["read"]
+        == {"count": PRIME, "bytes": PRIME * SIZE}
+    )
