@@ -130,7 +130,6 @@ class Monitor:
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
-    _unwritten_before: int = 0
 
     # ---- start ----
     def start(self) -> None:
@@ -141,8 +140,6 @@ class Monitor:
         told = pins.ensure_bpffs(self.config.pin_dir)
         if told:
             self.options.say(told)
-        if not pins.claim(self.config.pin_dir):
-            raise StartError(f"another monitor runs: it holds {self.config.pin_dir}", EXIT_RUNNING)
         self.shape = self._shape()
         self._open_capture()
         self.log = Log(

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -145,7 +146,8 @@ def main() -> None:
 @click.option("--print", "shown", is_flag=True, help="Also show each event as one line on standard output.")
 @click.option("--ready-file", type=_PATH, metavar="PATH", help="Write the process id there once events are recorded.")
 @click.option("--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this time.")
-def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float | None) -> int:
+@click.option("--record", type=_PATH, metavar="FILE", help="Also write the raw samples to FILE, for `replay`.")
+def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float | None, record: Path | None) -> int:
     """Capture events into the log, until Ctrl-C or SIGTERM.
 
     \b
@@ -168,7 +170,7 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
     if shown and output is None:
         _say("standard output is closed: events are logged, but not shown")
     screen = display.Screen(sys.stderr, where=f"log in {settings.events_dir}", output=output, compact=_compact())
-    options = app.Options(duration, ready_file, say=screen.say, show=screen.show, tick=screen.tick)
+    options = app.Options(duration, ready_file, record, say=screen.say, show=screen.show, tick=screen.tick)
     try:
         with screen:
             return app.run(settings, options)
@@ -291,7 +293,34 @@ def events(name: str | None) -> int:
     return EXIT_OK
 
 
-# ---- recordings: `replay FILE` has its place here, `--record FILE` among the options of run (app.Options.record) -----
+@main.command("replay")
+@click.argument("file", type=_PATH)
+@click.option("-o", "--output", type=click.Choice(["compact", "json"]), default="compact", help="Lines, or documents.")
+def replay_command(file: Path, output: str) -> int:
+    """Run the raw samples of a recording through the pipeline again and show its lines.
+
+    A recording is made by `run --record FILE`: for a bug report, or to see what another version makes of it.
+
+    \b
+    Examples:
+      sudo ebpf-monitor run --record trouble.rec --duration 30
+      ebpf-monitor replay trouble.rec -o json | jq .process
+    """
+    from monitor import replay
+    from monitor.recording import RecordingError
+
+    render = _compact().raw
+    try:
+        with tempfile.TemporaryDirectory(prefix="ebpf-monitor-") as scratch:
+            for batch in replay.replay(file, Path(scratch)):
+                if output == "json":
+                    click.echo(batch, nl=False)
+                else:
+                    for line in batch.splitlines():
+                        click.echo(render(line))
+    except RecordingError as error:
+        return _die(str(error))
+    return EXIT_OK
 
 
 # ---- reading the log -------------------------------------------------------------------------------------------------

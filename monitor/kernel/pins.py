@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import re
@@ -63,18 +62,6 @@ def features() -> dict[str, bool]:
     except bpf.BpfError:
         found["task_pt_regs"] = False
     return found
-
-
-def claim(pin_dir: Path) -> bool:
-    """Makes `pin_dir` this process's own for as long as it lives. False: another process has it. Raises OSError."""
-    pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # stays open: it carries the lock
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    return True
 
 
 def others(pin_dir: Path, keep: Path) -> list[Path]:

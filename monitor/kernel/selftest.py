@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from monitor import decode, naming
 from monitor.kernel.rings import Capture
 
-
 _IDS = ("uid", "euid", "gid", "egid")
 _SET_IDS = {"x86_64": (117, 119), "aarch64": (147, 149)}
 """numbers of setresuid and setresgid"""

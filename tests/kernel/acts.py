@@ -37,10 +37,12 @@ ACTOR = r"""
 #include <time.h>
 #define BASE 0x20000000ul
 #define SIZE (16ul << 20)
+/* steps that are no system call: acts.py has the same numbers */
 struct op { long nr, arg[6]; unsigned char kind[8]; long compat, repeat, ret, before, after; };
 static long raw(long n, long a, long b, long c, long d, long e, long f) {
   long r; register long r10 asm("r10") = d; register long r8 asm("r8") = e; register long r9 asm("r9") = f;
-  asm volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+  asm volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+               : "rcx", "r11", "memory");
   return r;
 }
 static long compat(long n, long a, long b, long c, long d, long e) {
@@ -53,7 +55,8 @@ static long compat(long n, long a, long b, long c, long d, long e) {
 static long spawn(long n, long a, long b, long code, long last) {
   long r; register long r10 asm("r10") = 0; register long r8 asm("r8") = 0;
   asm volatile("syscall\n test %%rax, %%rax\n jnz 1f\n mov %[code], %%rdi\n mov %[last], %%rax\n syscall\n ud2\n1:"
-               : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(0l), "r"(r10), "r"(r8), [code] "r"(code), [last] "r"(last) : "rcx", "r11", "memory");
+               : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(0l), "r"(r10), "r"(r8), [code] "r"(code), [last] "r"(last)
+               : "rcx", "r11", "memory");
   return r;
 }
 static long now(void) { struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1000000000l + t.tv_nsec; }
@@ -69,7 +72,8 @@ int main(int argc, char **argv) {
     else if (o->nr == -2) { if (a[0] == a[1]) i = a[2] - 1; continue; }
     else if (o->nr == -3) r = spawn(a[0], a[1], a[2], a[3], a[4]);
     else if (o->nr == -6) { *(volatile long *)a[0] = a[1]; continue; }
-    else for (j = 0; j < o->repeat; j++) r = o->compat ? compat(o->nr, a[0], a[1], a[2], a[3], a[4]) : raw(o->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+    else for (j = 0; j < o->repeat; j++)
+      r = o->compat ? compat(o->nr, a[0], a[1], a[2], a[3], a[4]) : raw(o->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
     results[i] = r;
     if (!r && (o->nr == 56 || o->nr == 57 || o->nr == 435)) quiet = 1;   /* a child's results are its own */
     if (!quiet) { o->before = t; o->after = now(); o->ret = r; }
@@ -156,7 +160,7 @@ class Script:
         assert self._next <= _SIZE
         return _BASE + at
 
-    def bytes(self, content: bytes) -> int:
+    def data(self, content: bytes) -> int:
         """The address of these bytes."""
         address = self.room(len(content))
         self.memory[address - _BASE : address - _BASE + len(content)] = content
@@ -164,11 +168,11 @@ class Script:
 
     def text(self, content: str | bytes | Path) -> int:
         """The address of a string with its NUL."""
-        return self.bytes(os.fsencode(content) + b"\0")
+        return self.data(os.fsencode(content) + b"\0")
 
     def words(self, *values: int) -> int:
         """The address of 64-bit words."""
-        return self.bytes(struct.pack(f"<{len(values)}q", *values))
+        return self.data(struct.pack(f"<{len(values)}q", *values))
 
     def strings(self, content: Sequence[str | bytes | Path]) -> int:
         """The address of a NULL-terminated vector of strings, as execve takes it."""
@@ -200,7 +204,7 @@ class Script:
         else:
             name = os.fsencode(where)
             raw = struct.pack("<H", family) + (name if name[:1] == b"\0" else name + b"\0")
-        return self.bytes(raw), len(raw)
+        return self.data(raw), len(raw)
 
     # ---- steps ----
     def _add(self, nr: int, args: Sequence[int | Call], name: str, repeat: int = 1, compat: bool = False) -> Call:

@@ -53,7 +53,7 @@ def open_by(script: Script, call: str, path: Path | str, flags: int = os.O_RDWR,
         return script.call(call, AT_FDCWD, where, flags, mode)
     if call == "openat2":
         return script.call(call, AT_FDCWD, where, script.words(flags, mode, 0), 24)
-    handle = script.bytes(struct.pack("<Ii", 128, 0) + bytes(128))
+    handle = script.data(struct.pack("<Ii", 128, 0) + bytes(128))
     script.call("name_to_handle_at", AT_FDCWD, where, handle, script.room(8), 0)
     return script.call(call, AT_FDCWD, handle, flags)
 
@@ -134,7 +134,7 @@ def test_open_flags_are_shown_by_name(monitor: MonitorProcess, script: Script, p
     assert (second["file"]["type"], second["file"]["path"]) == ("dir", str(place))
 
 
-@pytest.mark.parametrize("call", (*READS, *WRITES))
+@pytest.mark.parametrize("call", [*READS, *WRITES])
 def test_transfers_are_recorded_as_the_profile_says_and_totals_are_exact(
     monitor: MonitorProcess, script: Script, place: Path, call: str
 ) -> None:
@@ -211,7 +211,7 @@ def test_descriptors_that_were_open_before_are_named_at_their_first_use(
     assert path_of(found[1]) == path_of(found[2]) == str(place / "f")
 
 
-@pytest.mark.parametrize("call", (*READS, *WRITES))
+@pytest.mark.parametrize("call", [*READS, *WRITES])
 def test_failed_transfers_have_their_error_and_the_file_where_there_is_one(
     monitor: MonitorProcess, script: Script, place: Path, call: str
 ) -> None:
@@ -369,7 +369,12 @@ def test_each_delete_is_one_document_with_the_name_that_went(
         if call == "unlink":
             script.call(call, absolute if i % 3 else relative)
         else:
-            script.call(call, *[(AT_FDCWD, absolute), (AT_FDCWD, relative), (directory, script.text(name))][i % 3], 0)
+            forms: list[tuple[int | Call, int]] = [
+                (AT_FDCWD, absolute),
+                (AT_FDCWD, relative),
+                (directory, script.text(name)),
+            ]
+            script.call(call, *forms[i % 3], 0)
     script.call("unlinkat", AT_FDCWD, script.text(place / "d"), 0x200)  # a directory: not this event
     found = [one for one in monitor.program(script.run()) if name_of(one) == "file_delete"]
     assert [shown(one) for one in found] == [("file_delete", call, 0, None)] * len(names)
@@ -400,12 +405,12 @@ def test_each_rename_is_one_document_with_both_names(
                 script.text(f"b/{name}" if i % 2 else place / "b" / name),
             )
         else:
-            old = [
+            forms: list[tuple[int | Call, int]] = [
                 (AT_FDCWD, script.text(place / "a" / name)),
                 (AT_FDCWD, script.text(f"a/{name}")),
                 (one_fd, script.text(name)),
-            ][i % 3]
-            script.call(call, *old, other_fd, script.text(name), *extra)
+            ]
+            script.call(call, *forms[i % 3], other_fd, script.text(name), *extra)
     found = [one for one in monitor.program(script.run()) if name_of(one) == "file_rename"]
     assert [shown(one) for one in found] == [("file_rename", call, 0, None)] * len(names)
     assert [(one["file"]["Ext"]["original"]["path"], path_of(one)) for one in found] == [
@@ -494,7 +499,7 @@ def test_each_way_an_open_fails_has_its_own_error(monitor: MonitorProcess, scrip
         script.call("openat", 999, script.text("x"), 0),
         script.call("openat", AT_FDCWD, 8, 0),
         script.call("openat2", AT_FDCWD, where, script.words(0, 0, 0), 3),
-        script.call("open_by_handle_at", AT_FDCWD, script.bytes(struct.pack("<Ii", 8, 1) + bytes(8)), 0),
+        script.call("open_by_handle_at", AT_FDCWD, script.data(struct.pack("<Ii", 8, 1) + bytes(8)), 0),
     ]
     script.call("prlimit64", 0, 7, script.words(3, 3), 0)
     made.append(open_by(script, "openat", place / "f"))

@@ -1,5 +1,6 @@
 """Folding loses no operation: whatever happens to descriptors, the totals of a file and process add up exactly."""
 
+# ruff: noqa: E501 - each case of the child is a line, to be compared at a glance
 from __future__ import annotations
 
 import json
@@ -120,7 +121,11 @@ def test_a_million_writes_of_two_threads_to_one_descriptor_are_all_counted(
         #include <unistd.h>
         static int f;
         static void *go(void *x) { for (int i = 0; i < 500000; i++) write(f, "12345", 5); return 0; }
-        int main(void) { pthread_t t; f = open("/dev/null", O_WRONLY); pthread_create(&t, 0, go, 0); go(0); pthread_join(t, 0); close(f); return 0; }
+        int main(void) {
+          pthread_t t; f = open("/dev/null", O_WRONLY);
+          pthread_create(&t, 0, go, 0); go(0); pthread_join(t, 0);
+          close(f); return 0;
+        }
     """,
     )
     process = subprocess.Popen([program])
@@ -164,7 +169,7 @@ def test_more_descriptors_than_one_sweep_takes_all_have_their_totals(
         for i in range(count)
     ]
     for one in opened:
-        script.call("write", one, script.bytes(b"12345"), 5, repeat=3)
+        script.call("write", one, script.data(b"12345"), 5, repeat=3)
     if way == "close_range":
         script.call("close_range", opened[0], 0xFFFFFFFF, 0)
     elif way == "exec":

@@ -43,7 +43,7 @@ def test_an_entity_id_is_the_same_in_all_events_of_a_process_and_another_in_ever
 
 def test_a_pid_that_comes_again_is_another_process(monitor: MonitorProcess, script: Script) -> None:
     number = 29_989
-    arguments = script.words(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, script.bytes(number.to_bytes(4, "little")), 1)
+    arguments = script.words(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, script.data(number.to_bytes(4, "little")), 1)
     made = []
     for _ in range(5):
         made.append(script.spawn("clone3", arguments, 80))
@@ -159,7 +159,7 @@ def test_the_login_uid_is_shown_once_it_is_set(monitor: MonitorProcess, script: 
         pytest.skip("needs a kernel with CONFIG_AUDIT")
     before = Path("/proc/self/loginuid").read_text()
     opened = script.call("openat", AT_FDCWD, script.text("/proc/self/loginuid"), os.O_WRONLY)
-    written = script.call("write", opened, script.bytes(b"12345"), 5)
+    written = script.call("write", opened, script.data(b"12345"), 5)
     child = script.begin_child()
     made = script.end_child(child)
     script.reap(made)
@@ -197,7 +197,7 @@ def test_the_container_id_comes_from_the_cgroup_of_each_event(
     try:
         touch(script, place / "before")
         opened = script.call("openat", AT_FDCWD, script.text(group / "cgroup.procs"), os.O_WRONLY)
-        moved = script.call("write", opened, script.bytes(b"0"), 1)
+        moved = script.call("write", opened, script.data(b"0"), 1)
         touch(script, place / "after")
         child = script.begin_child()
         script.exec_again()
@@ -234,7 +234,7 @@ def test_a_process_that_changes_its_cpu_keeps_its_order(monitor: MonitorProcess,
     wanted = []
     for i in range(503):
         cpu = cpus[i % 2]
-        script.call("sched_setaffinity", 0, 128, script.bytes((1 << cpu).to_bytes(128, "little")))
+        script.call("sched_setaffinity", 0, 128, script.data((1 << cpu).to_bytes(128, "little")))
         opened = script.call("openat", AT_FDCWD, script.text(place / f"f{i}"), os.O_RDWR | os.O_CREAT, 0o600)
         script.call("write", opened, script.room(8), 8)
         script.call("rename", script.text(place / f"f{i}"), script.text(place / f"g{i}"))

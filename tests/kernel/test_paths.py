@@ -79,7 +79,7 @@ class Places:
             file = document["file"]
             assert (file["path"], document["ebpf"].get("path_flags", [])) == (want, flags)
             assert (file["inode"], file["device"], file["mode"]) == self.script.stated(stated)
-            assert file["name"] == os.path.basename(file["path"]) or file["path"] == "/"
+            assert file["name"] == Path(file["path"]).name or file["path"] == "/"
             checked.append(document)
         return checked
 

@@ -7,11 +7,12 @@ import signal
 import struct
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.acts import AT_FDCWD, Script, compile_c
+from tests.kernel.acts import AT_FDCWD, Call, Script, compile_c
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of, wall_ns
 
 pytestmark = pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_fork_that_fails_is_a_document_of_the_caller_with_its_error(monitor: M
     assert {one["process"]["pid"] for one in found} == {pid}
 
 
-def exec_children(script: Script, steps: list[tuple[str, tuple[int, ...]]], code: int = 0) -> list[int]:
+def exec_children(script: Script, steps: Sequence[tuple[str, tuple[int | Call, ...]]], code: int = 0) -> list[int]:
     """One child for each exec call; their pids. The parent's descriptors are the child's."""
     forks = []
     for name, arguments in steps:
@@ -121,7 +122,7 @@ def test_each_exec_is_one_document_with_the_program_and_its_arguments(
     program = script.call("open", script.text(noop), os.O_RDONLY)
     argv = script.strings(["noop", "", "two words", ""])
     relative, at_empty_path = script.text("noop"), 0x1000
-    steps: list[tuple[str, tuple[int, ...]]] = []
+    steps: list[tuple[str, tuple[int | Call, ...]]] = []
     for _ in range(PRIME):
         steps += [
             ("execve", (script.text(noop), argv, empty)),
@@ -262,7 +263,7 @@ def test_an_exec_of_a_memfd_names_it_as_the_kernel_does(
 ) -> None:
     content = (programs / "noop").read_bytes()
     memory = script.call("memfd_create", script.text("hidden"), 0)
-    script.call("write", memory, script.bytes(content), len(content))
+    script.call("write", memory, script.data(content), len(content))
     child = script.begin_child()
     script.call("execveat", memory, script.text(""), script.strings(["x"]), script.words(0), 0x1000)
     made = script.end_child(child, 77)
@@ -372,7 +373,7 @@ SHORT = r"""
       if (c > 3) { close(open(v[2], O_RDONLY)); return 0; }         /* the new program's act */
       for (int i = 0; i < n; i++) {
         pid_t p = fork();
-        if (!p) { close(open(v[1], O_RDONLY)); sprintf(name, "%d", i); 
+        if (!p) { close(open(v[1], O_RDONLY)); sprintf(name, "%d", i);
                  execl(v[1], "after", v[1], "/dev/null", "x", (char *)0); _exit(9); }
         int s; waitpid(p, &s, 0); if (s) return 1;
       }
@@ -414,13 +415,13 @@ def test_calls_through_the_32_bit_entry_are_events_by_their_own_numbers(
 ) -> None:
     child = script.begin_child()
     script.call32(
-        "execve", script.text(programs / "missing"), script.bytes(struct.pack("<II", 0, 0)), script.bytes(bytes(8))
+        "execve", script.text(programs / "missing"), script.data(struct.pack("<II", 0, 0)), script.data(bytes(8))
     )
     script.call32(
         "execve",
         script.text(programs / "noop"),
-        script.bytes(struct.pack("<II", script.text("noop"), 0)),
-        script.bytes(bytes(8)),
+        script.data(struct.pack("<II", script.text("noop"), 0)),
+        script.data(bytes(8)),
     )
     made = script.end_child(child, 77)
     reaped = script.reap(made)

@@ -172,7 +172,7 @@ def test_a_write_to_a_quiet_file_and_its_close_are_recorded(
     before = aged / "written"
     opened = script.call("openat", AT_FDCWD, script.text(before), os.O_RDWR)
     script.call("read", opened, script.room(16), 16)
-    script.call("write", opened, script.bytes(b"abc"), 3)
+    script.call("write", opened, script.data(b"abc"), 3)
     script.call("close", opened)
     found = monitor.program(script.run())
     profile = str(monitor.keys["profile"])

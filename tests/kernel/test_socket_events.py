@@ -20,7 +20,7 @@ PRIME = 5
 SIZE = 13
 INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
 STREAM, DATAGRAM, NONBLOCK = 1, 2, 0o4000
-LOOPBACK = {INET: "127.0.0.1", INET6: "::1"}
+LOOPBACK: dict[int, str] = {INET: "127.0.0.1", INET6: "::1"}
 SENDS = ("write", "writev", "sendto", "sendmsg", "sendmmsg")
 RECEIVES = ("read", "readv", "recvfrom", "recvmsg", "recvmmsg")
 
@@ -43,7 +43,7 @@ class Ends:
 
     def __init__(self, script: Script, family: int, name: str | bytes = "") -> None:
         self.script, self.family = script, family
-        self.address, self.length = script.address(family, LOOPBACK.get(family, name), 0)
+        self.address, self.length = script.address(family, LOOPBACK.get(family) or name, 0)
         self.listener = script.call("socket", family, STREAM, 0)
         self.bound = script.call("bind", self.listener, self.address, self.length)
         self.listened = script.call("listen", self.listener, 8)
@@ -86,11 +86,11 @@ def test_a_tcp_connection_is_bind_listen_connect_accept_and_three_closes(
             *[("socket_close", "close", 0, None)] * 3,
         )
     ]
-    for i, (ends, connected, accepted, _) in enumerate(made):
-        bound, listened, out, into, closed_out, closed_in, closed = found[7 * i : 7 * i + 7]
+    for i, (ends, connected, accepted, _closes) in enumerate(made):
+        bound, listened, out, into, closed_out, closed_in, listener_closed = found[7 * i : 7 * i + 7]
         here = {"ip": LOOPBACK[family], "port": ends.port}
         assert ends.port > 0
-        assert bound["source"] == listened["source"] == closed["source"] == here
+        assert bound["source"] == listened["source"] == listener_closed["source"] == here
         assert (bound["ebpf"]["fd"], listened["ebpf"]["fd"]) == (ends.listener.ret, ends.listener.ret)
         assert out["destination"] == here
         assert out["source"]["ip"] == LOOPBACK[family]

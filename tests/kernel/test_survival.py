@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, RARE_CALLS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled
 
 ORDINARY_KILLS, MANY_KILLS = 15, 100
 RATE = 5000
@@ -25,7 +25,9 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
-    made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-survival-{os.getpid()}", {"profile": "trace"}, runner="")
+    made = MonitorRun(
+        tmp_path / "monitor", BPFFS / f"ebpf-monitor-survival-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
+    )
     yield made
     made.finish()
 
@@ -66,18 +68,20 @@ def _survives(monitor: MonitorRun, program: Path, directory: Path, kills: int) -
     assert found.lost() == 0, (found.losses[:4], monitor.output)
     assert check_mixed(monitor, acts, count) == count
     assert not monitor.captures()
-    print(f"{count} acts, {kills} kills, {len(found.epochs)} epochs, {found.lines} lines; starts: median {statistics.median(starts):.2f} s, "
-          f"longest {max(starts):.2f} s")
+    took = f"median {statistics.median(starts):.2f} s, longest {max(starts):.2f} s"
+    print(f"{count} acts, {kills} kills, {len(found.epochs)} epochs, {found.lines} lines; starts: {took}")
 
 
 def test_killed_at_random_moments_every_act_is_in_the_log_once_under_its_own_names(
-        monitor: MonitorRun, program: Path, tmp_path: Path) -> None:
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
     _survives(monitor, program, tmp_path, ORDINARY_KILLS)
 
 
 @pytest.mark.slow
 def test_killed_100_times_every_act_is_in_the_log_once_under_its_own_names(
-        monitor: MonitorRun, program: Path, tmp_path: Path) -> None:
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
     if not os.environ.get("EBPF_MONITOR_LONG"):
         pytest.skip("takes two minutes: EBPF_MONITOR_LONG=1")
     _survives(monitor, program, tmp_path, MANY_KILLS)
