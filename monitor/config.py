@@ -226,7 +226,13 @@ class Config:
         allowed="a power of two", rule=_power_of_two,
     )  # fmt: skip
     control_lane: ControlLane = _key("auto", "Kernel buffer for rare events; `auto`: ringbuf where the kernel has it.")
-    poll_interval_ms: int = _key(4, "Pause between two looks at the rings.", unit="ms", minimum=1, maximum=100)
+    poll_interval_ms: int = _key(
+        4,
+        "Pause between two looks at the rings; five times as long while little happens.",
+        unit="ms",
+        minimum=1,
+        maximum=100,
+    )
     heartbeat_interval_s: int = _key(
         60, "Time between two heartbeat documents.", unit="seconds", minimum=1, maximum=DAY_S
     )

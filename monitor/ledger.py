@@ -5,7 +5,7 @@ Owns the equations of DESIGN section 6 and the words that survive a killed reade
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.kernel import rings
@@ -61,7 +61,7 @@ class State:
             epoch,
             self.sequence,
             len(self.cpus),
-            *asdict(self.counts).values(),
+            *vars(self.counts).values(),
         ]
         found = head + [0] * (_CPUS_AT - len(head))
         for cpu in self.cpus:
@@ -73,7 +73,7 @@ class State:
     def from_words(cls, words: list[int]) -> State:
         """The inverse of `words`."""
         _, device, inode, offset, length, epoch, sequence, cpus, *rest = words[:_CPUS_AT]
-        counts = Counts(*rest[: len(asdict(Counts()))])
+        counts = Counts(*rest[: len(vars(Counts()))])
         rows = [words[_CPUS_AT + _CPU_WORDS * i :][:_CPU_WORDS] for i in range(cpus)]
         return cls(
             device,

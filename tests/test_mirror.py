@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from monitor import events, fastpath, mirror, names, naming
@@ -201,6 +201,7 @@ def test_an_object_survives_the_reader_whole_or_in_a_short_form_that_says_so(abo
         assert said.ebpf["socket"]["inode"] == about.ebpf["socket"]["inode"]
 
 
+@example("\U0001f600".encode() * 200)
 @given(st.binary(min_size=300, max_size=4000).filter(lambda name: name.strip(b"/\0")))
 @settings(max_examples=50)
 def test_a_long_name_never_writes_beyond_its_entry(name: bytes) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.kernel.monitor_process import monitor, monitors, place, programs, running, script
+from tests.kernel.monitor_process import monitor, monitors, place, programs, public, running, script
 
-__all__ = ["monitor", "monitors", "place", "programs", "running", "script"]
+__all__ = ["monitor", "monitors", "place", "programs", "public", "running", "script"]

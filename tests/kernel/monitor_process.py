@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from array import array
 from collections import defaultdict
@@ -326,11 +327,19 @@ class Monitors:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for compiled programs, with `actor` and `noop`. Everybody may enter it."""
-    directory = tmp_path_factory.mktemp("programs")
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o755)
+def public() -> Iterator[Path]:
+    """A directory that every user may enter: pytest keeps its own for one user."""
+    with tempfile.TemporaryDirectory(prefix="ebpf-monitor-tests-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory).resolve()
+
+
+@pytest.fixture(scope="session")
+def programs(public: Path) -> Path:
+    """A directory for compiled programs, with `actor` and `noop`."""
+    directory = public / "programs"
+    directory.mkdir()
+    directory.chmod(0o755)
     compile_c(directory, "actor", ACTOR)
     compile_c(directory, "noop", NOOP)
     return directory
@@ -369,6 +378,8 @@ def script(programs: Path) -> Iterator[Script]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory for the acts, by its true name."""
-    return tmp_path.resolve()
+def place(public: Path) -> Path:
+    """A directory for the acts, by its true name; every user may enter it."""
+    made = Path(tempfile.mkdtemp(prefix="acts-", dir=public))
+    made.chmod(0o755)
+    return made

@@ -98,8 +98,6 @@ def test_what_minimal_records_has_its_facts(monitor: MonitorProcess, script: Scr
 def aged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of root that changed more than AGE seconds ago."""
     directory = tmp_path_factory.mktemp("aged").resolve()
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o755)
     for name, mode in (
         ("quiet", 0o644),
         ("users", 0o644),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
 
 ORDINARY_KILLS, MANY_KILLS = 15, 100
 RATE = 5000
@@ -34,7 +34,8 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
 
 def _kill_often(monitor: MonitorRun, kills: int, seed: int) -> list[float]:
     """Kills it `kills` times: while it runs, and while it starts; the seconds that the undisturbed starts took."""
-    chance, starts = random.Random(seed), []
+    chance: random.Random = random.Random(seed)
+    starts: list[float] = []
     for _ in range(kills):
         monitor.kill()
         if chance.random() < 0.3:
@@ -44,6 +45,8 @@ def _kill_often(monitor: MonitorRun, kills: int, seed: int) -> list[float]:
             time.sleep(chance.uniform(0.0, 0.9))  # the moment of the kill is what is tried, not a wait for something
         else:
             starts.append(monitor.start())
+            if chance.random() < 0.2:
+                monitor.signal(signal.SIGHUP)
             time.sleep(chance.choice((0.0, 0.0, 0.01, 0.05, 0.3)) * chance.random())
     monitor.kill()
     return starts
@@ -85,3 +88,75 @@ def test_killed_100_times_every_act_is_in_the_log_once_under_its_own_names(
     if not os.environ.get("EBPF_MONITOR_LONG"):
         pytest.skip("takes two minutes: EBPF_MONITOR_LONG=1")
     _survives(monitor, program, tmp_path, MANY_KILLS)
+
+
+def test_a_regular_stop_under_load_drains_detaches_and_leaves_nothing_behind(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    monitor.start()
+    acts = Acts(program, tmp_path / "acts", "mixed", rate=RATE)
+    wait_for(lambda: acts.performed > RATE, what="the load runs")
+    performed = acts.performed
+    assert monitor.stop() == 0
+    acts.stop()
+    assert not monitor.pin_dir.exists()
+    found = check_chain(monitor)
+    assert found.lost() == 0, found.losses
+    assert found.made[-1]["monitor"] == {"reason": "SIGTERM"}
+    assert check_mixed(monitor, acts, performed, more=True) >= performed
+
+
+def test_with_keep_capture_a_stop_keeps_recording_and_the_next_start_goes_on(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    monitor.settings["keep_capture"] = True
+    monitor.start()
+    acts = Acts(program, tmp_path / "acts", "mixed", rate=RATE)
+    for number in range(3):
+        wait_for(lambda mark=RATE // 5 * (number + 1): acts.performed > mark, what="the load runs")
+        began = time.monotonic()
+        assert monitor.stop() == 0
+        assert time.monotonic() - began < 5, "what comes after the signal is not waited for"
+        assert len(monitor.captures()) == 1
+        monitor.start()
+    count = acts.stop()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    found = check_chain(monitor)
+    assert len(found.epochs) == 4
+    assert [made["monitor"]["adopted"] for made in found.made if made["event"] == "monitor_start"] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert found.lost() == 0, found.losses
+    assert check_mixed(monitor, acts, count) == count
+
+
+def test_a_program_name_too_long_for_the_pinned_tables_is_told_as_cut_after_a_kill(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    """What does not fit an entry lives in the reader alone: the next one says that it has only the beginning."""
+    deep = tmp_path / "/".join(["d" * 200] * 4)
+    monitor.start()
+    acts = Acts(program, deep, "mixed", rate=1000)
+    wait_for(lambda: monitor.seen(f"{'d' * 200}/open/"), what="the load is logged")
+    monitor.kill()
+    before = acts.performed
+    monitor.start()
+    wait_for(lambda: acts.performed > before + 200)
+    acts.stop()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    check_chain(monitor)
+    for document in monitor.documents(b'"event":"file_write"'):
+        path, shown = document["file"]["path"], document["ebpf"]
+        if path.startswith(str(tmp_path)):
+            whole = path.startswith(f"{deep}/null-") and "truncated" not in shown
+            cut = (
+                shown.get("truncated") is True
+                and str(deep).startswith(path)
+                and shown["original_bytes"] > len(str(deep))
+            )
+            assert whole or cut, document
