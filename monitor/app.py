@@ -6,7 +6,6 @@ Owns the order of start and stop and the rhythm of the loop; the work is done by
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from monitor.durable import read_durable
 from monitor.encode import Document, Origin
 from monitor.enrich import HostFacts, HostFactsError, UserNames
 from monitor.fastpath import CUT, EXPECTED, POS
+from monitor.instance import EXIT_OK, Lock, StartError, check_capabilities, write_file
 from monitor.kernel import BccMissing, bpf, compile, loader, pins, probes, rings, selftest
 from monitor.kernel.compile import CompileError, Shape
 from monitor.kernel.control import ControlError
@@ -44,18 +44,8 @@ from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.pipeline import Counts, Pipeline
 
-EXIT_OK, EXIT_FAILURE, EXIT_RUNNING, EXIT_CAPABILITY = 0, 1, 75, 77
 _GIVE_UP_AT = 0.75
 _CALM_FACTOR, _CALM_LINES = 5, 64
-_NEEDED = {21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
-
-
-class StartError(Exception):
-    """The monitor cannot start; `status` is the exit status, the text says why and what to do."""
-
-    def __init__(self, message: str, status: int = EXIT_FAILURE) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass
@@ -70,52 +60,9 @@ class Options:
     tick: Callable[[dict[str, Any]], None] | None = None
 
 
-def check_capabilities() -> None:
-    """Raises StartError (77) with the names of the capabilities that are missing."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        effective = int(next(line for line in status if line.startswith("CapEff")).split()[1], 16)
-    if effective >> 21 & 1 or (effective >> 38 & 1 and effective >> 39 & 1):
-        return
-    missing = [name for bit, name in _NEEDED.items() if bit != 21 and not effective >> bit & 1]
-    raise StartError(
-        f"capability missing: {', '.join(missing)}; run as root, or give the service these capabilities",
-        EXIT_CAPABILITY,
-    )
-
-
-class Lock:
-    """One monitor per run_dir: a file with the pid, locked as long as the monitor runs."""
-
-    def __init__(self, run_dir: Path) -> None:
-        run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        self._path = run_dir / "lock"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._file, 32).decode("ascii", "replace").strip()
-            os.close(self._file)
-            raise StartError(f"another monitor runs: process {holder} holds {self._path}", EXIT_RUNNING) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """The next monitor may start."""
-        os.close(self._file)
-
-
 def _unwritten(lines: int, reason: str, epoch: int) -> Document:
     """Members of the loss record for lines that could not be written."""
     return {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{epoch:016x}"}}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A small file of ours, 0640, never through a link."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass
@@ -256,7 +203,27 @@ class Monitor:
         if self._unwritten_before and self.previous is not None:
             self._loss(unwritten(self._unwritten_before, "unwritten", f"{self.previous.epoch:016x}"))
         self._inventory(scanned)
+        self._config_change(digest)
         self._commit()
+
+    def _config_change(self, digest: str) -> None:
+        """A configuration other than that of the run before is an event. Secrets are in neither copy."""
+        kept, now = self.config.output_dir / "config.last.json", configuration.effective(self.config)
+        try:
+            before = json.loads(kept.read_bytes())
+            changed = sorted(name for name in {*before["config"], *now} if before["config"].get(name) != now.get(name))
+            if before["digest"] != digest:
+                self.pipeline.make(
+                    "monitor_config", {"config": {"old": before["digest"], "new": digest, "keys": changed}}
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                self.options.say(f"cannot compare with the configuration before ({kept}): {error}")
+        try:
+            self.config.output_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+            write_file(kept, json.dumps({"digest": digest, "config": now}, default=str).encode())
+        except OSError as error:
+            self.options.say(f"cannot keep {kept}: {error.strerror}")
 
     def _inventory(self, scanned: list[bytes]) -> None:
         """The processes that are there already, but those that an adopted capture has told of."""
@@ -280,7 +247,7 @@ class Monitor:
         next_beat += beat
         next_totals = started + self.config.fold_interval_s
         if self.options.ready_file:
-            _write(self.options.ready_file, f"{os.getpid()}\n".encode())
+            write_file(self.options.ready_file, f"{os.getpid()}\n".encode())
         while not self.stopping:
             busy = self.turn()
             now = time.monotonic()
@@ -417,7 +384,7 @@ class Monitor:
         target = self.config.run_dir / "status.json"
         fresh, problem = target.with_suffix(".new"), ""
         try:
-            _write(fresh, orjson.dumps(self.status()))
+            write_file(fresh, orjson.dumps(self.status()))
             fresh.replace(target)
         except OSError as error:  # a full disk: capture goes on
             problem = f"cannot write {target}: {error.strerror}"

@@ -157,6 +157,7 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
     """
     from monitor import app, display
     from monitor.enrich import HostFactsError
+    from monitor.instance import StartError
     from monitor.kernel.btf import BtfError
     from monitor.kernel.control import ControlError
     from monitor.procfs import ProcfsError
@@ -174,7 +175,7 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
     try:
         with screen:
             return app.run(settings, options)
-    except app.StartError as error:
+    except StartError as error:
         return _die(str(error), error.status)
     except (HostFactsError, BtfError, ControlError, ProcfsError) as error:
         return _die(str(error))

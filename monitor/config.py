@@ -227,15 +227,9 @@ class Config:
     )  # fmt: skip
     control_lane: ControlLane = _key("auto", "Kernel buffer for rare events; `auto`: ringbuf where the kernel has it.")
     poll_interval_ms: int = _key(
-        4,
-        "Pause between two looks at the rings; five times as long while little happens.",
-        unit="ms",
-        minimum=1,
-        maximum=100,
-    )
-    heartbeat_interval_s: int = _key(
-        60, "Time between two heartbeat documents.", unit="seconds", minimum=1, maximum=DAY_S
-    )
+        4, "Pause between two looks at the rings; five times as long while little happens.", unit="ms", minimum=1, maximum=100,
+    )  # fmt: skip
+    heartbeat_interval_s: int = _key(60, "Time between two heartbeats.", unit="seconds", minimum=1, maximum=DAY_S)
     fold_interval_s: int = _key(
         60, "Time after which an open file's totals are logged.", unit="seconds", minimum=1, maximum=DAY_S
     )

@@ -102,6 +102,8 @@ def bulk(raw: bytes, cpu: int) -> Record:
     values = _unpack(layout, raw, layout.name)
     values["key"] = signed(values["key"])
     values["cpu"] = cpu
+    if values.get("reason", 0) >= len(events.CLOSE_REASONS):
+        raise DecodeError(f"{layout.name}: close reason {values['reason']} is not in the catalogue")
     return Record(events.EVENT_BY_ID[number], values, {"tail": bytes(raw[ADDRESS_AT:])})
 
 

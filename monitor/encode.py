@@ -19,6 +19,7 @@ from monitor.model import SCHEMA, EventType, Field
 
 ECS_VERSION = "9.4.0"
 NO_SYSCALL = 0xFFFF
+_EINPROGRESS = 115
 
 Document = dict[str, Any]
 Render = Callable[[Field, Any], Any]
@@ -97,8 +98,10 @@ def put(document: Document, path: str, value: Any) -> None:
     document[leaf] = value
 
 
-def event_section(kind: EventType, *, failed: bool, created: bool, identity: Any, sequence: Any) -> Document:
-    """The ECS `event` object."""
+def event_section(
+    kind: EventType, *, failed: bool, created: bool, identity: Any, sequence: Any, pending: bool = False
+) -> Document:
+    """The ECS `event` object. `pending`: the call returned before the outcome was known."""
     made = kind.lane == "made"
     types, action = (kind.failure_types if failed else kind.types), kind.action
     if created and not failed:
@@ -112,7 +115,7 @@ def event_section(kind: EventType, *, failed: bool, created: bool, identity: Any
         "action": action,
     }
     if not made:
-        section["outcome"] = "failure" if failed else "success"
+        section["outcome"] = "failure" if failed else "unknown" if pending else "success"
     return section | {"id": identity, "sequence": sequence}
 
 
@@ -135,12 +138,14 @@ def document(
     `names` and `task` are the parts that name the object and the process; `extra` are further members of `ebpf`.
     """
     kf = values["kf"]
-    failed = _is_failure(kind, values["ret"])
+    pending = kind.name == "socket_connect" and values["ret"] == -_EINPROGRESS
+    failed = not pending and _is_failure(kind, values["ret"])
     found: Document = {"@timestamp": time if isinstance(time, str) else rfc3339(time)} | origin.sections()
     found["event"] = event_section(
         kind,
         failed=failed,
         created=bool(kf & events.CREATED),
+        pending=pending,
         sequence=sequence,
         identity=origin.event_id(sequence) if identity is None else identity,
     )

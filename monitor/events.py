@@ -282,8 +282,7 @@ EVENTS: tuple[EventType, ...] = (
         Shown("ebpf.loss.last", "long", "last one"),
         Shown("ebpf.loss.reason", "keyword", "why"),
         Shown("ebpf.loss.epoch", "keyword", "epoch of the loss if it is an earlier one"),
-        Shown("ebpf.loss.level", "long", "degraded: 1 reads and writes fold, 2 only a session's first is logged; 0 restored"),
-        Shown("ebpf.loss.exact", "boolean", "false: the count is a lower bound"))),
+        Shown("ebpf.loss.level", "long", "degraded: 1 reads and writes fold, 2 only a session's first is logged; 0 restored"))),
     EventType(67, "monitor_config", "made", "The configuration or the host's clock changed.", "configuration", ("change",), "config",
               trigger="mv events.jsonl OTHER", shown=(
         Shown("ebpf.config.old", "keyword", "digest before"),

@@ -44,6 +44,7 @@ NOTHING = 0xFFFFFFFF
 
 _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
+_REASONS = len(events.CLOSE_REASONS)
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
 _KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED = (
     events.CLAIMED,
@@ -279,7 +280,10 @@ def resolve(
     unknown = (-1, (0, 0, 0, 0, -1, -1))
     word5, word6 = R[c, w + 5], R[c, w + 6]
     kf, slot, generation = word5 >> 16 & 0xFFFF, word6 & 0xFFFFFFFF, word6 >> 32 & 0xFFFFFFFF
-    owner = kind in (_FILE_CLOSE, _SOCKET_CLOSE) and R[c, w + 11] >= 2  # exec, exit, evict: who began the session
+    closes = kind in (_FILE_CLOSE, _SOCKET_CLOSE)
+    if closes and not 0 <= R[c, w + 11] < _REASONS:
+        return unknown
+    owner = closes and R[c, w + 11] >= 2  # exec, exit, evict: who began the session
     variant = (
         (FAILED if R[c, w + 4] < 0 else 0)
         | (CREATED if kf & _KF_CREATED else 0)

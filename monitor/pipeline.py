@@ -21,6 +21,7 @@ from monitor.order import Order
 
 OUT_BYTES = 16 << 20
 _PROGRAMS = 65536
+_FIRST_EVENT = 16  # below are definitions
 _KEEP = 1 << 20  # room kept free in the buffer for lines that Python makes
 
 
@@ -114,10 +115,11 @@ class Pipeline:
             )
             if reason == fastpath.FULL:
                 return False
-            if reason == fastpath.DEFINITION:
-                self._definition()
-            elif reason == fastpath.SLOW:
-                self._slow()
+            if reason in (fastpath.DEFINITION, fastpath.SLOW):
+                try:
+                    self._definition() if reason == fastpath.DEFINITION else self._slow()
+                except DecodeError:
+                    self._quarantine()
             else:
                 record = self.order.control()
                 if record is None:
@@ -276,6 +278,21 @@ class Pipeline:
             self._executables[who] = record.blobs["executable"]
 
     # ---- records that the compiled pass hands back ----
+    def _quarantine(self) -> None:
+        """A bulk record that is not what the catalogue says: counted and stepped over.
+
+        One without a length leaves no way to find the next: what is in this ring is given up, and its numbers are a gap.
+        """
+        cpu = int(self._state[fastpath.CPU])
+        raw = self.order.record_bytes(cpu)
+        if len(raw) >= events.RECORD.size:
+            values = events.RECORD.unpack(raw)
+            self.order.advance(cpu, raw)
+            if int(values["type"]) >= _FIRST_EVENT and self.order.arrived(cpu, int(values["seq"]), int(values["ts"])):
+                self._quarantined += 1
+        else:
+            self.order.cpus[cpu, fastpath.POS] = self.order.cpus[cpu, fastpath.HEAD]
+
     def _definition(self) -> None:
         cpu = int(self._state[fastpath.CPU])
         raw = self.order.record_bytes(cpu)

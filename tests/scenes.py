@@ -423,7 +423,6 @@ MADE: dict[str, Callable[[], encode.Document]] = {
             "last": 111,
             "reason": "ring_full",
             "epoch": "8899aabbccddeeff",
-            "exact": False,
         }
     },
     "monitor_config": lambda: {"config": {"old": "0011223344556677", "new": "8899aabbccddeeff", "keys": ["profile"]}},

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from monitor import app, config
+from monitor import app, config, instance
 
 
 class _Pipeline:
@@ -51,12 +51,12 @@ def test_a_quiet_second_records_nothing(monitor: app.Monitor) -> None:
 
 
 def test_a_second_monitor_is_refused_with_the_first_one_s_pid(tmp_path: Path) -> None:
-    first = app.Lock(tmp_path)
-    with pytest.raises(app.StartError, match="another monitor runs: process [0-9]+") as caught:
-        app.Lock(tmp_path)
-    assert caught.value.status == app.EXIT_RUNNING
+    first = instance.Lock(tmp_path)
+    with pytest.raises(instance.StartError, match="another monitor runs: process [0-9]+") as caught:
+        instance.Lock(tmp_path)
+    assert caught.value.status == instance.EXIT_RUNNING
     first.release()
-    app.Lock(tmp_path).release()
+    instance.Lock(tmp_path).release()
 
 
 def test_a_defect_in_the_loop_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,5 +65,5 @@ def test_a_defect_in_the_loop_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(app.Monitor, "start", fail)
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
-    with pytest.raises(app.StartError, match=r"internal error: ZeroDivisionError: inside \(test_app.py:"):
+    with pytest.raises(instance.StartError, match=r"internal error: ZeroDivisionError: inside \(test_app.py:"):
         app.run(config.loads(b"{}", "test"), app.Options())

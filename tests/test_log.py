@@ -533,7 +533,7 @@ def test_recover_touches_nothing_when_the_file_is_gone_or_changed(tmp_path: Path
 
 def _append_until_killed(directory: Path, shared: mmap.mmap, seed: int) -> None:
     """The child: announces each batch (two slots, the generation last) and writes it, for ever."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     log = new_log(directory, rotate_bytes=3 << 20, rotate_keep=1000)
     log.open()
     batch = max(ANNOUNCED.unpack_from(shared, 0)[0], ANNOUNCED.unpack_from(shared, ANNOUNCED.size)[0])
@@ -556,7 +556,7 @@ def _announced_after(shared: mmap.mmap, batch: int) -> bool:
 def test_fifty_kills_leave_whole_batches_only(tmp_path: Path) -> None:
     directory = tmp_path / "events"
     shared = mmap.mmap(-1, 2 * ANNOUNCED.size)
-    chance = random.Random(20261122)  # noqa: S311
+    chance = random.Random(20261122)
     expected: list[int] = []
     verdicts = []
     for number in range(50):
@@ -640,7 +640,7 @@ def test_durable_never_runs_ahead_of_what_was_synced(tmp_path: Path, fault: Faul
     log = new_log(directory, sync_bytes=2000, sync_interval_ms=1, fdatasync=fault, rotate_bytes=100_000)
     log.open()
     ends: dict[tuple[int, int], int] = {}
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     for sequence in range(1, 3001):
         fault.error = chance.choice((0, 0, errno.EIO, errno.ENOSPC))
         log.append(document(sequence, padding=100), sequence)

@@ -140,7 +140,7 @@ def test_lines_come_with_their_offset_and_without_newline(directory: Path, live:
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_lines_longer_than_a_block_and_across_blocks_are_whole(directory: Path, suffix: str) -> None:
-    chance = random.Random(3)  # noqa: S311
+    chance = random.Random(3)
     content = [chance.randbytes(size).replace(b"\n", b" ") for size in (0, 1, 3 << 20, 5, 1 << 20, (1 << 20) - 1, 77)]
     path = directory / f"events.jsonl{suffix}"
     path.write_bytes(compress(suffix, b"\n".join(content) + b"\n"))
@@ -487,7 +487,7 @@ def test_a_follower_sees_each_line_once_while_the_log_rotates_by_size(
     log.open()
     follower = follow()
     sequence = rotations = 0
-    chance = random.Random(11)  # noqa: S311
+    chance = random.Random(11)
     while rotations < 12:
         count = chance.randrange(1, 400)
         log.append(b"".join(document(sequence + n, padding=n) for n in range(1, count + 1)), sequence + count)
@@ -510,7 +510,7 @@ def test_a_follower_survives_a_writer_that_restarts_and_a_rotator_beside_it(
     expected: list[tuple[str, int]] = []
     previous = None
     for run_number in range(8):
-        epoch = f"{random.Random(run_number).getrandbits(64):016x}"  # noqa: S311
+        epoch = f"{random.Random(run_number).getrandbits(64):016x}"
         log = Log(directory, sync_bytes=1 << 16, sync_interval_ms=5)
         log.open()
         for sequence in range(1, 200):

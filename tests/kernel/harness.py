@@ -81,7 +81,7 @@ static void pace(long n, long rate) {
   clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next_tick, 0);
 }
 int main(int argc, char **argv) {
-  const char *what = argv[1], *dir = argv[3]; long first = atol(argv[4]), count = atol(argv[5]), rate = atol(argv[6]), n; char path[512];
+  const char *what = argv[1], *dir = argv[3]; long first = atol(argv[4]), count = atol(argv[5]), rate = atol(argv[6]), n; char path[4200];
   int shared = open(argv[2], O_RDWR | O_CREAT, 0600), fd = -1; (void)argc;
   if (shared < 0 || ftruncate(shared, 4096)) return 98;
   performed = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
@@ -112,7 +112,7 @@ int main(int argc, char **argv) {
       if (!child) { execl("/bin/true", "true", path, (char *)0); _exit(99); }
       int status; waitpid(child, &status, 0); if (status) return 94;
     } else if (!strcmp(what, "rename")) {
-      char other[512]; snprintf(path, sizeof path, "%s/from-%ld", dir, n); snprintf(other, sizeof other, "%s/to-%ld", dir, n);
+      char other[4200]; snprintf(path, sizeof path, "%s/from-%ld", dir, n); snprintf(other, sizeof other, "%s/to-%ld", dir, n);
       close(open(path, O_WRONLY | O_CREAT, 0600)); if (rename(path, other)) return 93;
     } else if (!strcmp(what, "connect")) { /* to discard ports of loopback, which nobody listens on */
       struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(1 + n), .sin_addr = {htonl(0x7f4d0000 | getpid() % 65521)}};

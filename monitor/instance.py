@@ -1,0 +1,64 @@
+"""One running monitor: its right to start, its lock, the small files it leaves for others.
+
+Owns the conditions of a start and their exit status; never captures.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+EXIT_OK, EXIT_FAILURE, EXIT_RUNNING, EXIT_CAPABILITY = 0, 1, 75, 77
+_NEEDED = {21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
+
+
+class StartError(Exception):
+    """The monitor cannot start; `status` is the exit status, the text says why and what to do."""
+
+    def __init__(self, message: str, status: int = EXIT_FAILURE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check_capabilities() -> None:
+    """Raises StartError (77) with the names of the capabilities that are missing."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        effective = int(next(line for line in status if line.startswith("CapEff")).split()[1], 16)
+    if effective >> 21 & 1 or (effective >> 38 & 1 and effective >> 39 & 1):
+        return
+    missing = [name for bit, name in _NEEDED.items() if bit != 21 and not effective >> bit & 1]
+    raise StartError(
+        f"capability missing: {', '.join(missing)}; run as root, or give the service these capabilities",
+        EXIT_CAPABILITY,
+    )
+
+
+class Lock:
+    """One monitor per run_dir: a file with the pid, locked as long as the monitor runs."""
+
+    def __init__(self, run_dir: Path) -> None:
+        run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._path = run_dir / "lock"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._file, 32).decode("ascii", "replace").strip()
+            os.close(self._file)
+            raise StartError(f"another monitor runs: process {holder} holds {self._path}", EXIT_RUNNING) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """The next monitor may start."""
+        os.close(self._file)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """A small file of ours, 0640, never through a link."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
