@@ -21,7 +21,7 @@ class _Pipeline:
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> app.Monitor:
-    made = app.Monitor(config.loads(b"{}", "test"), app.Options(say=lambda text: None))
+    made = app.Monitor(config.loads(b"{}", "test"), app.Options(say=lambda _text: None))
     made.pipeline = cast(Any, _Pipeline())
     made.clock = cast(Any, SimpleNamespace(sample=lambda: None))
     made.ledger = cast(Any, SimpleNamespace(degraded=list))
@@ -52,7 +52,7 @@ def test_a_quiet_second_records_nothing(monitor: app.Monitor) -> None:
 
 def test_a_second_monitor_is_refused_with_the_first_one_s_pid(tmp_path: Path) -> None:
     first = instance.Lock(tmp_path)
-    with pytest.raises(instance.StartError, match="another monitor runs: process [0-9]+") as caught:
+    with pytest.raises(instance.StartError, match=r"another monitor runs: process [0-9]+") as caught:
         instance.Lock(tmp_path)
     assert caught.value.status == instance.EXIT_RUNNING
     first.release()
