@@ -33,6 +33,11 @@ static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it
 /* low 32 bits of a typed pointer as a number: the loader patches the addition into `w = w` */
 #define LOW(d, p) { u64 low_; asm volatile("%0 = %1; %0 += 2147418114" : "=r"(low_) : "r"(p)); (d) = low_; }
 
+/* Compare and swap. BCC's LLVM cannot emit it; the loader makes `r0 = r1` of the first call and cmpxchg(r2, r0, r3) of the second. */
+static u64 (*set_r0)(u64) = (void *)0x7fff0003;
+static u64 (*cmpxchg_r0)(u64, u64 *, u64) = (void *)0x7fff0004;
+static inline u64 swap_if(u64 *p, u64 old, u64 new) { return cmpxchg_r0(set_r0(old), p, new); }
+
 enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_UNLINK, OP_RENAME, OP_EXEC, OP_FORK,
        OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT };
 #define CALL_OP 0xff        /* calls[]: the operation ... */
@@ -54,7 +59,7 @@ struct config {
   u64 self_start[4];      /* ... with their start times: a reused pid is somebody else */
   u64 wall_offset;        /* CLOCK_REALTIME - CLOCK_BOOTTIME, for the age of a ctime */
   u32 sensitive_ino[8], sensitive_dev[8];
-  u64 seed;
+  u64 seed, salt;         /* of path keys; of verdicts: another one when the sensitive objects change */
 };
 
 struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
@@ -77,10 +82,14 @@ struct session {          /* reads and writes of one process through one descrip
   u16 read_error, write_error;
   u64 peer;               /* hash of the last address given to a send or receive */
 };
+#define TAKEN 1ull        /* tag of a session that a CPU is just changing */
 #define S_READ 1
 #define S_WRITE 2
 #define S_QUIET 4
 #define S_SOCKET 8
+
+/* Never 0, and never the same on two CPUs. */
+#define GENERATION(h, cpu) ((u32)(((h)->seq * NCPU + (cpu)) * 2 + 1))
 
 struct ring { u8 b[RING + SLACK]; };
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };

@@ -27,16 +27,16 @@ static inline void put_event(struct account *h, u32 cpu, u64 ts, u32 tid, u16 ty
   e->session = s ? slot : ~0u; e->generation = s ? s->generation : 0; e->oflags = extra;
   push(h, 1);
 }
-/* Another object takes the slot: the old session's totals go out first. */
-static inline void evict(struct account *h, u32 cpu, u64 ts, struct session *s, u32 slot) {
-  if (!s->tag) return;
-  if (s->flags & S_QUIET && !s->generation) { s->tag = 0; return; }
-  put_close(h, cpu, ts, 0, s, slot, 0, 0xffff, 0, WHY_EVICT, 0);
-  s->tag = 0;
-}
-static inline void session_begin(struct account *h, u32 cpu, struct session *s, u64 tag, u32 low, u64 ino, u64 key, u32 flags) {
-  s->tag = tag; s->file = low; s->ino = ino; s->key = key; s->flags = flags; s->generation = (u32)(h->seq * NCPU + cpu) | 1;
+/* A session begins in this slot: the old one's totals go out first. 0: another CPU is just at it. */
+static inline int session_begin(struct account *h, u32 cpu, u64 ts, struct session *s, u32 slot, u64 tag, u32 low, u64 ino, u64 key, u32 flags) {
+  u64 old = s->tag;
+  if (old == TAKEN || swap_if(&s->tag, old, TAKEN) != old) return 0;
+  if (old && !(s->flags & S_QUIET && !s->generation)) put_close(h, cpu, ts, 0, s, old, slot, 0, 0xffff, 0, WHY_EVICT, 0);
+  s->file = low; s->ino = ino; s->key = key; s->flags = flags; s->generation = flags & S_QUIET ? 0 : GENERATION(h, cpu);
   s->read_bytes = s->write_bytes = s->read_count = s->write_count = 0; s->read_error = s->write_error = 0; s->peer = 0;
+  barrier();
+  *(volatile u64 *)&s->tag = tag;
+  return 1;
 }
 /* Adds one transfer. 1: it only counts; 0: it is an event of its own. */
 static inline int count_transfer(struct account *h, struct config *c, struct session *s, int reading, s64 ret) {
@@ -68,10 +68,10 @@ static inline int quiet(struct config *c, u64 ts, u64 inode) {
 static inline u64 *verdict_of(u32 cpu, u64 key) { u32 i = (key >> 1 & (NVERDICT - 1)) + cpu * NVERDICT; return verdicts.lookup(&i); }
 
 /* A descriptor was closed, or dup2 put another file on it. At the return of the call the file is gone, the session knows it. */
-static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, u64 tag, s64 ret, u16 nr, u16 kf, u32 op) {
+static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, u64 tag, u32 fd, s64 ret, u16 nr, u16 kf, u32 op) {
   u32 slot = session_index(tag), low; struct session *s = sessions.lookup(&slot); u64 f, inode = 0, ino = 0; int ours = 0;
-  if (s && s->tag == tag && ret >= 0) {
-    ours = 1; f = fd_file(task, tag & 0xfffff);
+  if (s && s->tag == tag && ret != -9) {   /* but for EBADF, the descriptor is gone whatever close says */
+    ours = 1; f = fd_file(task, fd);
     if (f) {                  /* another thread may have opened this number again already: then the session is its, not ours */
       LOW(low, f); KL(inode, f, OFF_file__f_inode); KL(ino, inode, OFF_inode__i_ino);
       if (s->file == low && s->ino == ino) ours = 0;
@@ -79,13 +79,13 @@ static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, 
   }
   if (ours && s->flags & S_QUIET && !s->generation) { h->suppressed_quiet++; s->tag = 0; return end(h); }
   if (ours) {
-    put_close(h, cpu, ts, tid, s, slot, ret, nr, kf, op == OP_DUP2 ? WHY_DUP : WHY_CLOSE, 0);
+    put_close(h, cpu, ts, tid, s, tag, slot, ret, nr, kf, op == OP_DUP2 ? WHY_DUP : WHY_CLOSE, 0);
     s->tag = 0;
   } else if (op == OP_CLOSE) {
     u64 seq = h->seq; h->seq = seq + 1;
     struct file_close_event *e = (void *)room(h, cpu, 128, 0); if (!e || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
     e->type = FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = 0; e->ret = ret; e->nr = nr; e->kf = kf | KF_UNNAMED;
-    e->fd = tag & 0xfffff; e->session = ~0u; e->generation = 0; e->read_count = e->read_bytes = e->write_count = e->write_bytes = 0; e->reason = WHY_CLOSE;
+    e->fd = fd; e->session = ~0u; e->generation = 0; e->read_count = e->read_bytes = e->write_count = e->write_bytes = 0; e->reason = WHY_CLOSE;
     push(h, 2);
   }
   return end(h);
@@ -93,7 +93,8 @@ static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, 
 
 int sys_exit(u64 *ctx) {
   u64 regs, nr, task; s64 ret; LD(regs, ctx, 0); LD(nr, regs, OFF_pt_regs__orig_ax);
-  u32 call = call_bits(nr & 511); if (!call) return 0;
+  if (nr > 511) return 0;                                          /* no such call; x32 has its numbers there */
+  u32 call = call_bits(nr); if (!call) return 0;
   task = current_task();
   u32 compat = compat_call(task);
   if (compat) call = call_bits(512 | (nr & 511));
@@ -120,8 +121,8 @@ int sys_exit(u64 *ctx) {
   u64 tag = session_tag(tgid, exec_id, fd), ts, f, inode = 0, ino = 0, key; struct leaf l;
   if (op == OP_CLOSE || op == OP_DUP2) {
     ts = begin(h);
-    if (op == OP_CLOSE && !h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
-    return closed(h, cpu, ts, task, tid, tag, ret, nr, kf, op);
+    if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    return closed(h, cpu, ts, task, tid, tag, fd, ret, nr, kf, op);
   }
   u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
   f = fd_file(task, fd);
@@ -139,27 +140,31 @@ int sys_exit(u64 *ctx) {
     return end(h);
   }
   ts = begin(h);
-  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
-  if (!f) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_FILE); return end(h); }
+  if (!f) {
+    if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_FILE);
+    return end(h);
+  }
   u16 mode = 0; KL2(mode, inode, OFF_inode__i_mode);
   if ((mode & 0170000) == 0140000) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
   key = file_key(f, c->seed, &l);
   if (c->standard && op != OP_WRITE) {
     int q = quiet(c, ts, inode);
     if (q == 2) {
-      u64 *v = verdict_of(cpu, key); if (!v) return end(h);
-      if ((*v | 1) != (key | 1)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
+      u64 *v = verdict_of(cpu, key), salted = key ^ c->salt; if (!v) return end(h);
+      if ((*v | 1) != (salted | 1)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
       q = *v & 1;
     }
     if (q) {
-      if (!same) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, S_QUIET); s->generation = 0; }
+      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_QUIET)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
       h->suppressed_quiet++;
       return end(h);
     }
   }
+  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
-  if (!same) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, 0); }
-  else { s->generation = (u32)(h->seq * NCPU + cpu) | 1; s->key = key; s->flags = 0; s->read_error = s->write_error = 0; }
+  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, 0)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
+  else { s->generation = GENERATION(h, cpu); s->key = key; s->flags = 0; s->read_error = s->write_error = 0; }
   u64 extra = 0;
   if (op == OP_OPEN) {
     u32 of = 0, fm = 0; KL4(of, f, OFF_file__f_flags); extra = of;
@@ -224,7 +229,7 @@ int judge(u64 *ctx) {
     d = parent;
   }
   if (i == LEVELS) answer = 0;
-  u64 *v = verdict_of(cpu, key); if (v) *v = (key & ~1ull) | answer;
+  u64 *v = verdict_of(cpu, key); if (v) *v = ((key ^ c->salt) & ~1ull) | answer;
   jump.call(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }
@@ -293,6 +298,7 @@ int sweep_range(u64 *ctx) {
   ENTER_CALL
   u64 from, to, flags; ARG0(from); ARG1(to); ARG2(flags);
   if (ret < 0 || flags & 4) return end(h);                       /* CLOSE_RANGE_CLOEXEC closes nothing yet */
+  if (!h->swept && !h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   u64 done = h->swept;
   if (sweep(h, cpu, ts, task, tgid, tid, exec_id, from + done, to, nr, WHY_CLOSE)) { h->swept = done + SWEEP; jump.call(ctx, TAIL_SWEEP); }
   h->swept = 0;                          /* all, or no more tail calls: the rest is told at the exit, or when its slots are taken */

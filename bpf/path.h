@@ -4,7 +4,7 @@
  * dentry, inode number, generation and mode: any rename, move, mount or reuse of memory changes it, so nothing is ever
  * invalidated. What it costs and how it was checked: docs/decisions.md.
  */
-struct leaf { u64 ino, dentry_low; u32 generation, mode, flags; };
+struct leaf { u64 ino, longer; u32 generation, mode, flags; };
 
 static inline u64 fd_file(u64 task, u64 fd) {
   u64 files, fdt, array, f = 0; u32 max;
@@ -25,7 +25,7 @@ static inline u64 fd_file(u64 task, u64 fd) {
 
 static inline u64 path_key(u64 mnt, u64 d, u64 inode, u64 seed, struct leaf *o) {
   u64 key = PHI ^ seed, mp, root = 0, h = 0, parent = 0, up = 0, hashed = 0, ino = 0, ns = 0; u32 low, generation = 0, i; u16 mode = 0;
-  o->flags = 0;
+  o->flags = 0; o->longer = 0;
   KL(ino, inode, OFF_inode__i_ino); KL4(generation, inode, OFF_inode__i_generation); KL2(mode, inode, OFF_inode__i_mode);
   o->ino = ino; o->generation = generation; o->mode = mode;
   LOW(low, d); MIX(key, ino); MIX(key, (u64)generation << 32 | low); MIX(key, mode);
@@ -44,12 +44,16 @@ static inline u64 path_key(u64 mnt, u64 d, u64 inode, u64 seed, struct leaf *o) 
     }
     KL(h, d, OFF_dentry__d_name__hash_len); KL(parent, d, OFF_dentry__d_parent);
     MIX(key, h);
+    o->longer |= h >> 40;                                           /* a name over 255 bytes; no branch: it would double the verifier's states */
     if (parent == d) { o->flags |= FILE_NO_PATH; return key; }
     d = parent;
   }
   o->flags |= FILE_TOO_DEEP;
   return key;
 }
+
+/* FILE_CUT: copy_names takes 255 bytes of a name; no file system of Linux's own has longer ones. */
+static inline u32 leaf_flags(struct leaf *l) { return l->longer ? l->flags | FILE_CUT : l->flags; }
 
 static inline u64 file_key(u64 f, u64 seed, struct leaf *o) {
   u64 d = 0, mnt = 0, inode = 0;

@@ -166,7 +166,7 @@ static inline int announce(struct account *h, u32 cpu, u64 ts, u64 seed, u64 mnt
   u32 units = (sizeof(*e) + n + 63) >> 6;
   e->type = DEF_FILE; e->units = units; e->tid = 0; e->ts = ts; e->seq = h->seq; e->key = key;
   e->ino = l.ino; e->dev = dev; e->generation = l.generation; e->mode = l.mode; e->uid = uid; e->gid = gid;
-  e->flags = l.flags; e->mount_ns = inum; e->bytes = n;
+  e->flags = leaf_flags(&l); e->mount_ns = inum; e->bytes = n;
   push(h, units); h->defined++; *s = key;
   return 1;
 }
@@ -201,12 +201,12 @@ again:
 static inline u64 session_tag(u32 tgid, u32 exec_id, u32 fd) { return (u64)tgid << 32 | (u64)(exec_id & 0xfff) << 20 | (fd & 0xfffff); }
 static inline u32 session_index(u64 tag) { return (tag * PHI) >> 50 & (NSESSION - 1); }
 /* A record for what passed since the session began; the session's own process and object are known by its slot. */
-static inline void put_close(struct account *h, u32 cpu, u64 ts, u32 tid, struct session *s, u32 slot, u64 ret, u16 nr, u16 kf, u32 why, int derived) {
+static inline void put_close(struct account *h, u32 cpu, u64 ts, u32 tid, struct session *s, u64 tag, u32 slot, u64 ret, u16 nr, u16 kf, u32 why, int derived) {
   u32 class = s->flags & S_SOCKET ? CLASS_SOCKET : CLASS_FILE; u64 seq = h->seq; h->seq = seq + 1;
   struct file_close_event *e = (void *)room(h, cpu, 128, derived);
   if (!e || h->undefinable) { h->refused_ring[class]++; return; }
   e->type = s->flags & S_SOCKET ? SOCKET_CLOSE : FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = s->key;
-  e->ret = ret; e->nr = nr; e->kf = s->generation ? kf : kf | KF_UNNAMED; e->fd = s->tag & 0xfffff; e->session = s->generation ? slot : ~0u; e->generation = s->generation;
+  e->ret = ret; e->nr = nr; e->kf = s->generation ? kf : kf | KF_UNNAMED; e->fd = tag & 0xfffff; e->session = s->generation ? slot : ~0u; e->generation = s->generation;
   e->read_count = s->read_count; e->read_bytes = s->read_bytes; e->write_count = s->write_count; e->write_bytes = s->write_bytes; e->reason = why;
   push(h, 2);
 }
@@ -223,7 +223,7 @@ static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, 
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot);
     if (!s || s->tag != tag) continue;
     if (s->flags & S_QUIET && !s->generation) h->suppressed_quiet++;
-    else put_close(h, cpu, ts, tid, s, slot, 0, nr, 0, why, 1);
+    else put_close(h, cpu, ts, tid, s, tag, slot, 0, nr, 0, why, 1);
     s->tag = 0;
   }
   return to >= from + SWEEP;
@@ -267,7 +267,7 @@ int sched_process_exec(u64 *ctx) {
   LD(mm, task, OFF_task_struct__mm); if (!mm) return end(h);
   f = exe_file(task);
   if (f) { u64 inode = 0, sb = 0; u32 dev = 0; u16 mode = 0; struct leaf l; KL(inode, f, OFF_file__f_inode); KL(s->e.ino, inode, OFF_inode__i_ino); KL2(mode, inode, OFF_inode__i_mode);
-    KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev); s->e.dev = dev; s->e.mode = mode; file_key(f, 0, &l); s->e.flags = l.flags; }
+    KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev); s->e.dev = dev; s->e.mode = mode; file_key(f, 0, &l); s->e.flags = leaf_flags(&l); }
   LD(a, mm, OFF_mm_struct__arg_start); LD(b, mm, OFF_mm_struct__arg_end);
   whole = b - a; n = whole;
   if (n > c->args_limit) { n = c->args_limit; s->e.original = whole; s->e.kf |= KF_TRUNCATED; }
@@ -283,7 +283,11 @@ int sched_process_exit(u64 *ctx) {
   ENTER_TRACEPOINT
   u64 signal, leader; u32 live, exec_id, flags, code, group; u16 kf = 0;
   LD(signal, task, OFF_task_struct__signal); LD4(live, signal, OFF_signal_struct__live__counter);
+#if HAVE_GROUP_DEAD
+  u64 last; LD(last, ctx, 8); if (!(u8)last) return 0;             /* `live` is counted down before: two last threads may both read 0 */
+#else
   if (live) return 0;                                            /* other threads go on */
+#endif
   if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
   u64 ts = begin(h);
   LD4(exec_id, task, OFF_task_struct__self_exec_id);
@@ -309,7 +313,7 @@ int whoami(struct bpf_raw_tracepoint_args *ctx) {
   if (f) {
     u64 inode = 0, sb = 0; u32 dev = 0; u16 mode = 0; file_key(f, c->seed, &l);
     KL(inode, f, OFF_file__f_inode); KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev); KL2(mode, inode, OFF_inode__i_mode);
-    s->e.ino = l.ino; s->e.dev = dev; s->e.mode = mode; s->e.flags = l.flags;
+    s->e.ino = l.ino; s->e.dev = dev; s->e.mode = mode; s->e.flags = leaf_flags(&l);
     o = blob_file(s, o, BLOB_NAME, f);
   }
   s->e.length = sizeof(struct control_event) + (o & 0xffff);

@@ -54,11 +54,10 @@ static inline u32 write_socket(u8 *p, u64 key, u64 ts, u64 seq, struct endpoints
   e->units = (n + 63) >> 6;
   return n;
 }
-static inline u64 hash_address(u8 *a, u32 n) {
-  u64 h = n, i; 
+static inline u64 hash_address(u8 *a, u32 n) {      /* `a` has 128 bytes, zero behind n */
+  u64 h = n, i;
 #pragma unroll
-  for (i = 0; i < 3; i++) if (n >= 8 * i + 8) MIX(h, *(u64 *)(a + 8 * i));
-  if (n < 8) MIX(h, *(u32 *)a);
+  for (i = 0; i < 14; i++) MIX(h, *(u64 *)(a + 8 * i));
   return h;
 }
 /* The address that a call names: of sendto and recvfrom in argument 4, of *msg behind argument 1. 0: none. */
@@ -78,12 +77,12 @@ static inline u32 named_address(u64 regs, u32 compat, u32 call, u8 *out) {
 }
 /* Bytes of a call that returns a number of messages. */
 static inline s64 message_bytes(u64 regs, u32 compat, s64 messages) {
-  u64 vector, sum = 0; u32 i, one; if (compat) return 0;
+  u64 vector, sum = 0, size = compat ? 32 : 64, length = compat ? 28 : 56; u32 i, one;
   ARG1(vector);
 #pragma nounroll
-  for (i = 0; i < 64; i++) {
+  for (i = 0; i < 1024; i++) {                       /* UIO_MAXIOV */
     if (i >= messages) break;
-    one = 0; bpf_probe_read_user(&one, 4, (void *)(vector + 64 * i + 56)); sum += one;
+    one = 0; bpf_probe_read_user(&one, 4, (void *)(vector + size * i + length)); sum += one;
   }
   return sum;
 }
@@ -100,14 +99,15 @@ int socket_io(u64 *ctx) {
   if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return end(h); }
   LOW(low, f); KL(ino, inode, OFF_inode__i_ino);
   __builtin_memset(&a, 0, sizeof a);
-  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG)) { n = named_address(regs, compat, call, a.b); if (n) peer = hash_address(a.b, n) | 1; }
+  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) && (op == OP_WRITE || ret >= 0)) { n = named_address(regs, compat, call, a.b); if (n) peer = hash_address(a.b, n) | 1; }
   u64 tag = session_tag(tgid, exec_id, fd); slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
   int same = s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly; s64 bytes = ret;
   if (ret > 0 && call & CALL_MMSG) bytes = message_bytes(regs, compat, ret);
   if (!same) {
     struct endpoints x; key = look_at_socket(f, c->seed, &x);
     if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
-    evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, S_SOCKET); kf |= KF_BEGIN;
+    if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET)) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+    kf |= KF_BEGIN;
   } else key = s->key;
   quietly = count_transfer(h, c, s, op == OP_READ, bytes);
   if (quietly && peer && peer != s->peer && !pressure(h)) { quietly = 0; h->folded--; }      /* another address: a dependence of its own */
@@ -156,9 +156,11 @@ int socket_control(u64 *ctx) {
     /* the session begins here, so that a close without traffic still knows its object */
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
     LOW(low, f);
-    if (!(s->tag == tag && s->file == low && s->ino == ino)) { evict(h, cpu, ts, s, slot); session_begin(h, cpu, s, tag, low, ino, key, S_SOCKET); }
+    if (!(s->tag == tag && s->file == low && s->ino == ino) && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET)) {
+      jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_SOCKET);
+    }
     s->key = key;
-    if (!s->generation) s->generation = (u32)(h->seq * NCPU + cpu) | 1;
+    if (!s->generation) s->generation = GENERATION(h, cpu);
     struct bulk_event *b = (void *)room(h, cpu, 64, 0);
     if (b) { b->type = DEF_SESSION; b->units = 1; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, 1); h->defined++; }
     else s->generation = 0;

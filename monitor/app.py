@@ -75,6 +75,9 @@ class Monitor:
     stopping: str = ""
     reopen: bool = False
     lines_taken: int = 0
+    log_problem: str = ""
+    abandoned: list[tuple[str, int]] = field(default_factory=list)
+    _configured: tuple[object, ...] = ()
     missing: list[str] = field(default_factory=list)
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
@@ -101,13 +104,14 @@ class Monitor:
         mirror = Mirror(self.capture.memory())
         state, self.previous = recovery.recover(self.capture, self.log, mirror)
         self.durable = read_durable(self.config.events_dir)
-        torn = self.log.open()
-        self.log.epoch = f"{self.epoch:016x}"
-        self._compose(state, int(torn > 0))
         try:
+            torn = self.log.open()
+            self.log.epoch = f"{self.epoch:016x}"
+            self._compose(state, int(torn > 0))
             selftest.check(self.capture)
-        except (selftest.SelfTestError, DecodeError) as error:
-            loader.remove(self.capture.directory)
+        except (LogError, selftest.SelfTestError, DecodeError) as error:
+            if not (self.adopted and isinstance(error, LogError)):  # else its rings are for a start that finds a log
+                loader.remove(self.capture.directory)
             raise StartError(str(error)) from error
         self._configure()
         loader.attach(self.capture.directory)
@@ -132,7 +136,11 @@ class Monitor:
     def _open_capture(self) -> None:
         try:
             for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
-                self.options.say(f"removing the capture of another layout: {other.name}")
+                left = recovery.unread(other)
+                self.options.say(
+                    f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
+                )
+                self.abandoned += [(other.name, left)] if left else []
                 loader.remove(other)
             self.capture, self.adopted = pins.open_capture(
                 self.config.pin_dir, self.shape, self.config.output_dir / "cache"
@@ -165,7 +173,12 @@ class Monitor:
         self.recorder = recorder
 
     def _configure(self) -> None:
+        """Tells the programs what holds now; each second: sensitive paths may be replaced, the wall clock may step."""
         sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
+        now = (tuple(sensitive), self.clock.offset_ns // 1_000_000_000)
+        if now == self._configured:
+            return
+        self._configured = now
         wanted = KernelConfig(
             self.config.fold and self.config.profile != "trace",
             self.config.profile == "standard",
@@ -191,6 +204,7 @@ class Monitor:
             "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS),
             "features": self.features,
             "missing": self.missing,
+            "control_lane": "perf" if self.shape.perf else "ringbuf",
             "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
             "processes": len(scanned),
         }
@@ -202,6 +216,8 @@ class Monitor:
         self.pipeline.make("monitor_start", members)
         if self._unwritten_before and self.previous is not None:
             self._loss(unwritten(self._unwritten_before, "unwritten", f"{self.previous.epoch:016x}"))
+        for name, left in self.abandoned:
+            self._loss({"loss": {"class": "unknown", "cpu": 0, "count": left, "reason": "layout", "epoch": name}})
         self._inventory(scanned)
         self._config_change(digest)
         self._commit()
@@ -280,25 +296,32 @@ class Monitor:
         self.lines_taken = self.pipeline.lines
         if self.pipeline.lines:  # else nothing is freed: a reader that is killed now reads those definitions again
             self._commit()
+        elif self.pipeline.progress:  # definitions only, and many
+            self._announce(0)
+            self.pipeline.committed()
+            self.capture.commit.mark_done()
         return not whole
 
     def _commit(self) -> None:
         """Brings the batch into the log. A log that cannot be written is tried again until the rings press."""
-        batch, told = self.pipeline.batch, False
+        batch = self.pipeline.batch
         while True:
             self._announce(len(batch))
             try:
                 self.log.append(batch, self.pipeline.last_sequence)
             except LogError as error:
-                if not told:
+                if not self.log_problem:
                     self.options.say(f"cannot write the log: {error}; trying again")
-                    told = True
+                self.log_problem = str(error)
                 if self.capture.fill() > _GIVE_UP_AT or self.stopping:
                     self._drop(error.reason)
                     return
                 self._without_log()
                 continue
             break
+        if self.log_problem:
+            self.options.say("the log is written again")
+            self.log_problem = ""
         if self.options.show is not None:
             self.options.show(bytes(batch))
         self.pipeline.committed()
@@ -336,21 +359,24 @@ class Monitor:
         recovery.announce(self.capture, self.log, self.ledger, self.order.cpus, self.epoch, length, after)
 
     def _reopen(self) -> None:
-        """After SIGHUP."""
-        asked, self.reopen = self.reopen, False
+        """After SIGHUP. Between batches the commit page then names the new file; a batch that waits is announced anew."""
+        if not self.reopen:
+            return
+        self.reopen = False
         try:
-            if asked:
-                self.log.reopen()
+            self.log.reopen()
         except LogError as error:
             self.options.say(f"cannot reopen the log: {error}")
             return
-        self._announce(0)
-        self.capture.commit.mark_done()
+        if not self.log_problem:
+            self._announce(0)
+            self.capture.commit.mark_done()
 
     def _each_second(self) -> None:
         step = self.clock.sample()
         if step is not None:
             self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
+        self._configure()
         for members in self.ledger.degraded():
             self._loss(members)
         notices, self._notices = [*self._notices, *self.log.poll()], []
@@ -373,6 +399,7 @@ class Monitor:
             "ring_fill": round(self.capture.fill(), 4),
             "bytes_written": self.log.bytes_written,
             "sync_failures": self.log.sync_failures,
+            "log_problem": self.log_problem,
             "profile": self.config.profile,
             "events_dir": str(self.config.events_dir),
             "adopted": self.adopted,

@@ -10,6 +10,7 @@ import datetime
 import errno
 import functools
 import json
+import math
 import os
 import shutil
 import sys
@@ -122,10 +123,22 @@ _config_option = click.option(
 )  # fmt: skip
 
 
+def _finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("must be a number of seconds")
+    return value
+
+
 def _configuration(path: Path | None) -> tuple[Config, bool]:
     """The configuration, and whether it came from a file. Raises ConfigError."""
     found = config.find(path)
     return (embedded(Path.cwd()), False) if found is None else (config.load(found), True)
+
+
+def _numba_cache(directory: Path) -> None:
+    """Where compiled code is kept if the package's own directory cannot be written: numba refuses to import without a place."""
+    if not os.access(Path(__file__).parent, os.W_OK):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(directory))
 
 
 def _compact() -> Compact:
@@ -145,7 +158,9 @@ def main() -> None:
 @_config_option
 @click.option("--print", "shown", is_flag=True, help="Also show each event as one line on standard output.")
 @click.option("--ready-file", type=_PATH, metavar="PATH", help="Write the process id there once events are recorded.")
-@click.option("--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this time.")
+@click.option(
+    "--duration", type=click.FloatRange(min=0), callback=_finite, metavar="SECONDS", help="Stop after this time."
+)
 @click.option("--record", type=_PATH, metavar="FILE", help="Also write the raw samples to FILE, for `replay`.")
 def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float | None, record: Path | None) -> int:
     """Capture events into the log, until Ctrl-C or SIGTERM.
@@ -155,16 +170,22 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
       sudo ebpf-monitor run --print
       sudo ebpf-monitor run --config /etc/ebpf-monitor/config.json --duration 60
     """
+    from monitor.instance import StartError, check_capabilities
+
+    try:
+        check_capabilities()  # before the compiled pass is imported, which wants a place for its cache
+    except StartError as error:
+        return _die(str(error), error.status)
+    settings, from_file = _configuration(path)
+    if settings.storage_type == "elasticsearch":
+        return _die("storage_type elasticsearch: the delivery is not built yet; set storage_type to local", EXIT_CONFIG)
+    _numba_cache(settings.output_dir / "cache")
     from monitor import app, display
     from monitor.enrich import HostFactsError
-    from monitor.instance import StartError
     from monitor.kernel.btf import BtfError
     from monitor.kernel.control import ControlError
     from monitor.procfs import ProcfsError
 
-    settings, from_file = _configuration(path)
-    if settings.storage_type == "elasticsearch":
-        return _die("storage_type elasticsearch: the delivery is not built yet; set storage_type to local", EXIT_CONFIG)
     if not from_file:
         _say(f"no configuration file: profile {settings.profile}, everything below {settings.events_dir.parent}")
     output = sys.stdout.fileno() if shown and sys.stdout is not None else None
@@ -307,20 +328,21 @@ def replay_command(file: Path, output: str) -> int:
       sudo ebpf-monitor run --record trouble.rec --duration 30
       ebpf-monitor replay trouble.rec -o json | jq .process
     """
-    from monitor import replay
-    from monitor.recording import RecordingError
-
     render = _compact().raw
-    try:
-        with tempfile.TemporaryDirectory(prefix="ebpf-monitor-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="ebpf-monitor-") as scratch:
+        _numba_cache(Path(scratch))
+        from monitor import replay
+        from monitor.recording import RecordingError
+
+        try:
             for batch in replay.replay(file, Path(scratch)):
                 if output == "json":
                     click.echo(batch, nl=False)
                 else:
                     for line in batch.splitlines():
                         click.echo(render(line))
-    except RecordingError as error:
-        return _die(str(error))
+        except RecordingError as error:
+            return _die(str(error))
     return EXIT_OK
 
 

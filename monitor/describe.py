@@ -85,7 +85,9 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
     elif record.blobs.get("executable") is not None:
         flags = values["flags"] | _program_flags(record.blobs["executable"])
         named = naming.named_file(naming.path(record.blobs["executable"], flags), "file", flags=flags)
-        named.sections["file"] |= naming.file_identity(values["ino"], values["dev"], values["mode"])
+        named.sections["file"] = named.sections.get("file", {}) | naming.file_identity(
+            values["ino"], values["dev"], values["mode"]
+        )
         found.sections, found.ebpf, found.raw = _parts(named)
     if "args" in record.blobs:
         put_arguments(process, found, naming.arguments(record.blobs["args"]))
@@ -151,7 +153,7 @@ def bulk_claim(record: Record, base: Names | None) -> Names:
     name = record.blobs["tail"][: values["session"]]
     start = b""
     if base is not None and values["kf"] & events.RELATIVE and "file" in base.sections:
-        start = names.original(base.sections["file"]["path"], base.raw.get("file_path"))
+        start = names.original(base.sections["file"].get("path", ""), base.raw.get("file_path"))
     found = naming.named_file(naming.join(start, name), "caller", claimed=True)
     if values["kf"] & events.TRUNCATED:
         found.ebpf["truncated"] = True

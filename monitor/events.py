@@ -30,7 +30,7 @@ KF = {"CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNC
       "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY}
 
 # ---- flags of a file definition ---------------------------------------------------------------------------------------
-FILE_FLAGS = {"DELETED": 1, "NO_PATH": 2, "TOO_DEEP": 4, "UNSTABLE": 8, "DETACHED": 16}
+FILE_FLAGS = {"DELETED": 1, "NO_PATH": 2, "TOO_DEEP": 4, "UNSTABLE": 8, "DETACHED": 16, "CUT": 32}
 
 CLOSE_REASONS = ("close", "dup", "exec", "exit", "evict", "interval")
 """`ebpf.close.reason`, by number."""
@@ -203,7 +203,7 @@ EVENTS: tuple[EventType, ...] = (
               "tp_btf/sched_process_exec, tp_btf/sys_exit", ("execve", "execveat"), (),
               (*_TASK_BLOBS, "directory", "args", "name", "base"),
               (Shown("process.name", "keyword", "base name of the executable"),
-               Shown("process.args_count", "long", "number of arguments, counted before truncation where known"),
+               Shown("process.args_count", "long", "number of arguments in process.args"),
                Shown("process.command_line", "keyword", "the arguments joined by spaces"),
                *_CUT, _source("file (the kernel's file object); caller: of a failed call"), _CLAIMED),
               "file", "executable -> process", "/bin/true"),
@@ -259,7 +259,7 @@ EVENTS: tuple[EventType, ...] = (
     EventType(54, "socket_close", "bulk", "A socket's session ended, with the totals of what passed.", "network",
               ("end", "connection"), "disconnect_received", _EXIT, ("close", "dup2", "dup3", "close_range"), _TOTALS, (), _CUT,
               "socket", "totals", "echo x | nc HOST PORT", _FOLD),
-    EventType(64, "monitor_start", "made", "The monitor began a log epoch.", "configuration", ("start",), "start", trigger="systemctl start ebpf-monitor", shown=(
+    EventType(64, "monitor_start", "made", "The monitor began a log epoch.", "host", ("start",), "start", trigger="systemctl start ebpf-monitor", shown=(
         Shown("ebpf.previous.epoch", "keyword", "the log epoch before"),
         Shown("ebpf.previous.sequence", "long", "its last sequence number that is in the log"),
         Shown("ebpf.monitor.adopted", "boolean", "capture had gone on without a reader and was taken over"),
@@ -269,10 +269,11 @@ EVENTS: tuple[EventType, ...] = (
         Shown("ebpf.monitor.config_digest", "keyword", "digest of the effective configuration, without secrets"),
         Shown("ebpf.monitor.hooks", "keyword", "hooks that are attached"),
         Shown("ebpf.monitor.features", "keyword", "kernel features in use"),
+        Shown("ebpf.monitor.control_lane", "keyword", "kernel buffer of the control lane: ringbuf or perf"),
         Shown("ebpf.monitor.missing", "keyword", "kernel features that are not there, by name"),
         Shown("ebpf.monitor.events", "keyword", "events that are recorded"),
         Shown("ebpf.monitor.processes", "long", "processes found by the scan at start"))),
-    EventType(65, "monitor_stop", "made", "The monitor ended a log epoch in order.", "configuration", ("end",), "stop", trigger="systemctl stop ebpf-monitor", shown=(
+    EventType(65, "monitor_stop", "made", "The monitor ended a log epoch in order.", "host", ("end",), "stop", trigger="systemctl stop ebpf-monitor", shown=(
         Shown("ebpf.monitor.reason", "keyword", "signal or duration"),)),
     EventType(66, "monitor_loss", "made", "Events were lost, or detail was given up.", "configuration", ("info",), "loss", trigger="a full ring", shown=(
         Shown("ebpf.loss.class", "keyword", "process, file, socket, log, or unknown"),

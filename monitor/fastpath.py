@@ -46,7 +46,7 @@ _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
 _REASONS = len(events.CLOSE_REASONS)
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
-_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED = (
+_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED = (
     events.CLAIMED,
     events.BEGIN,
     events.RELATIVE,
@@ -54,6 +54,7 @@ _KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_
     events.UNNAMED,
     events.COMPAT,
     events.CREATED,
+    events.TRUNCATED,
 )
 
 
@@ -156,7 +157,7 @@ def write_line(
 ) -> int:
     """Runs the template for the record at word `w` of CPU `c`; the end of the line, -1: this record is not for it.
 
-    `parts`: places and lengths of the object's and the task's fragments, then the session's and the base directory's entry.
+    `parts`: places and lengths of object and task, the session's and the base directory's entry.
     """
     obj, obj_len, task, task_len, session, base = parts
     at = S[OUT]
@@ -183,8 +184,10 @@ def write_line(
             row = table_row(R, c, w, a, b, ops[o, 3])
             memcpy(out, at, lit, tab[row, 0], tab[row, 1])
             at += tab[row, 1]
-        elif code in (FD, CPU_NUMBER, ERRNO):
-            at = put_number(out, at, R[c, w + 5] >> 32 if code == FD else c if code == CPU_NUMBER else -R[c, w + 4])
+        elif code == FD:  # the plain encoder leaves -1 out
+            at = put_number(out, at, R[c, w + 5] >> 32) if R[c, w + 5] >= 0 else -1
+        elif code in (CPU_NUMBER, ERRNO):
+            at = put_number(out, at, c if code == CPU_NUMBER else -R[c, w + 4])
         elif code == TOTAL:
             at = put_number(out, at, R[c, w + a] - (M[(session >> 3) + 4 + b] if session >= 0 else 0))
         elif code == FLAGS:
@@ -370,7 +373,7 @@ def step(
     if seq < C[c, EXPECTED]:  # already in the log: a killed reader had not freed it
         S[REPEATED] += 1
         return DONE
-    if kf & _KF_ADDRESS:
+    if kf & (_KF_ADDRESS | _KF_TRUNCATED):
         return SLOW
     variant, parts = resolve(R, M, c, w, kind, obj, task, known_task, known_object, sessions)
     if variant < 0:
@@ -425,6 +428,8 @@ def run(
                 return LIMIT
             if S[OUT] + LINE_ROOM > out.shape[0] or J[0] + 4096 > J8.shape[0] or S[GAPS] >= G.shape[0]:
                 return FULL
+            if word0 >> 16 & 0xFFFF == 0:  # no record has no length: what follows cannot be found
+                return SLOW
             reason = step(S, C, G, R, R8, M, M8, J, J8, where, c, w, ops, index, lit, tab, flags, second, out)
             if reason != DONE:
                 return reason

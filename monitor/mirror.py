@@ -83,8 +83,9 @@ class Mirror:
         self._wide.pop(at, None)
         slow = 0
         if len(fragment) > room:
-            if len(self._wide) < _WIDE_LIMIT:
-                self._wide[at] = fragment
+            while len(self._wide) >= _WIDE_LIMIT:  # the oldest: the compiled pass may have replaced it long ago
+                del self._wide[next(iter(self._wide))]
+            self._wide[at] = fragment
             fragment, slow = short, fastpath.SLOW_ENTRY
         self._m8[at + data_at : at + data_at + len(fragment)] = np.frombuffer(fragment, np.uint8)
         return len(fragment) | slow << 32

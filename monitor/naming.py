@@ -49,10 +49,9 @@ def join(base: bytes, name: bytes) -> bytes:
 def named_file(raw: bytes, source: str, *, claimed: bool = False, flags: int = 0) -> Names:
     """The parts for a file of which only the path is known."""
     found = Names()
-    found.sections["file"] = {
-        "path": names.put(found.raw, "file.path", raw),
-        "name": names.text(names.basename(raw))[0],
-    }
+    if raw or claimed:  # a pipe has none
+        shown_name = names.text(names.basename(raw))[0]
+        found.sections["file"] = {"path": names.put(found.raw, "file.path", raw), "name": shown_name}
     found.ebpf["path_source"] = source
     if claimed:
         found.ebpf["claimed"] = True
@@ -65,7 +64,8 @@ def named_file(raw: bytes, source: str, *, claimed: bool = False, flags: int = 0
 def file(definition: Facts, components: bytes) -> Names:
     """The parts for a file definition (events.FILE_DEFINITION) and the names behind it."""
     found = named_file(path(components, definition["flags"]), "file", flags=definition["flags"])
-    found.sections["file"] |= file_identity(definition["ino"], definition["dev"], definition["mode"])
+    identity = file_identity(definition["ino"], definition["dev"], definition["mode"])
+    found.sections["file"] = found.sections.get("file", {}) | identity
     return found
 
 

@@ -15,6 +15,7 @@ from monitor import decode, describe, encode, events, fastpath, names, sessions,
 from monitor.clock import WallClock, rfc3339
 from monitor.decode import DecodeError, Record
 from monitor.encode import Document, Names, Origin
+from monitor.kernel.rings import TAIL
 from monitor.mirror import Mirror
 from monitor.naming import Tasks
 from monitor.order import Order
@@ -61,6 +62,7 @@ class Pipeline:
         self._state = self.order.state
         self._state[fastpath.SECOND] = -1
         self._start = Counts()
+        self._owed: list[tuple[sessions.Open, str, int]] = []
         self._executables: dict[tuple[int, int], bytes] = {}
         self._begin()
 
@@ -90,6 +92,11 @@ class Pipeline:
     def fill(self) -> bool:
         """Writes lines until everything seen is written (True) or the batch is full (False)."""
         self._state[fastpath.OFFSET] = self.clock.offset_ns
+        owed, self._owed = self._owed, []
+        for session, why, ts in owed:
+            self._report(session, why, ts)
+        if self._owed:
+            return False
         m, t = self._memory, self._templates
         while True:
             if self.order.room_for_gaps < 64 or int(self._state[fastpath.OUT]) > OUT_BYTES - _KEEP:
@@ -125,6 +132,12 @@ class Pipeline:
                 if record is None:
                     return True
                 self._control(record)
+
+    @property
+    def progress(self) -> bool:
+        """A batch without lines that must be committed all the same: it stepped over much, or its changes fill the journal."""
+        stepped = (self.order.cpus[:, fastpath.POS] - self.order.capture.accounts[:, TAIL]).max()
+        return bool(stepped > self.order.capture.shape.ring // 8 or self._memory["J"][0] > len(self._memory["J8"]) // 2)
 
     def committed(self) -> None:
         """The batch is in the log."""
@@ -237,8 +250,12 @@ class Pipeline:
             self._report(session, "exec" if executed else "exit", values["ts"])
 
     def _report(self, session: sessions.Open, reason: str, ts: int) -> None:
+        if not self.room:
+            self._owed.append((session, reason, ts))
+            return
         known = self.mirror.session(session.slot, session.generation)
-        if known is None or not self.room:
+        if known is None:
+            self.counts.unresolved += 1
             return
         found, task, raw, reported = known
         members = dict(zip(("read_count", "read_bytes", "write_count", "write_bytes"), session.totals, strict=True))
@@ -285,7 +302,7 @@ class Pipeline:
         """
         cpu = int(self._state[fastpath.CPU])
         raw = self.order.record_bytes(cpu)
-        if len(raw) >= events.RECORD.size:
+        if raw:
             values = events.RECORD.unpack(raw)
             self.order.advance(cpu, raw)
             if int(values["type"]) >= _FIRST_EVENT and self.order.arrived(cpu, int(values["seq"]), int(values["ts"])):
@@ -309,7 +326,7 @@ class Pipeline:
         if facts["exe_key"]:
             program = self.mirror.file(cpu, decode.signed(facts["exe_key"]))
             if program is not None and "file" in program.sections:
-                executable = names.original(program.sections["file"]["path"], program.raw.get("file_path"))
+                executable = names.original(program.sections["file"].get("path", ""), program.raw.get("file_path"))
         raw: dict[str, str] = {}
         sections = self.tasks.parts(facts, executable, tail[: values["cgroup_bytes"]], raw, full=False)
         self.mirror.put_task(cpu, facts["tid"], sections, raw)
@@ -317,6 +334,8 @@ class Pipeline:
     def _slow(self) -> None:
         cpu = int(self._state[fastpath.CPU])
         raw = self.order.record_bytes(cpu)
+        if len(raw) < events.BULK.size:
+            raise DecodeError(f"bulk record: {len(raw)} bytes")
         if raw[0] | raw[1] << 8 == events.DEF_SESSION:
             self._session(cpu, raw)
             self.order.advance(cpu, raw)

@@ -5,11 +5,13 @@ Owns the use of the commit page around a batch and at start; never encodes a lin
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from monitor import fastpath
-from monitor.kernel import rings
-from monitor.kernel.rings import Capture
+from monitor.kernel import bpf, rings
+from monitor.kernel.rings import Capture, CommitPage
 from monitor.ledger import CpuState, Ledger, State
 from monitor.log import Log, Position
 from monitor.mirror import Mirror
@@ -80,3 +82,25 @@ def announce(
             after, device=at.device, inode=at.inode, offset=at.offset, length=length, epoch=epoch, cpus=rows
         ).words()
     )
+
+
+def unread(directory: Path) -> int:
+    """Events in a capture of another layout that its reader has not logged; 0 when nothing can be told of them.
+
+    The account (bpf/common.h) and the commit page (monitor/ledger.py) begin alike in every layout.
+    """
+    try:
+        accounts, page = bpf.obj_get(directory / "map_accounts"), bpf.obj_get(directory / "map_commit")
+    except bpf.BpfError:
+        return 0
+    try:
+        cpus, size = bpf.map_info(accounts).max_entries, bpf.map_info(page).value_size
+        words = bpf.map_array(accounts, cpus * rings.ACCOUNT_WORDS * 8).view("i8").reshape(cpus, rings.ACCOUNT_WORDS)
+        commit = CommitPage(bpf.map_array(page, size))
+        rows = State.from_words(commit.read()).cpus if commit.used else []
+        return max(0, int(words[:, rings.SEQ].sum()) - sum(row.expected for row in rows))
+    except (bpf.BpfError, ValueError, IndexError):
+        return 0
+    finally:
+        os.close(accounts)
+        os.close(page)

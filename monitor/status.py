@@ -57,11 +57,16 @@ class Status:
         return _member(self.last, "ledger").get("balanced") is True
 
     @property
+    def log_problem(self) -> str:
+        """Why the log cannot be written at the moment; "" when it can."""
+        return str(self.last.get("log_problem") or "")
+
+    @property
     def exit_status(self) -> int:
         """As the commands' contract has it."""
         if not self.running:
             return EXIT_STOPPED
-        return EXIT_BALANCED if self.balanced and not self.stale else EXIT_UNBALANCED
+        return EXIT_BALANCED if self.balanced and not self.stale and not self.log_problem else EXIT_UNBALANCED
 
     def document(self) -> dict[str, Any]:
         """For `status --json`."""
@@ -70,7 +75,7 @@ class Status:
             "running": self.running, "pid": self.pid, "epoch": last.get("epoch"), "profile": last.get("profile"),
             "uptime_s": None if self.uptime_s is None else round(self.uptime_s, 1),
             "status_age_s": None if self.age_s is None else round(self.age_s, 1),
-            "balanced": self.balanced, "stale": self.stale,
+            "balanced": self.balanced, "stale": self.stale, "log_problem": self.log_problem,
             "events_dir": last.get("events_dir"), "sequence": last.get("sequence"),
             "lag": {"in_rings": ledger.get("in_flight"), "not_durable": self._not_durable(),
                     "ring_fill": last.get("ring_fill")},
@@ -270,6 +275,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         yield "volume", f"{status.gb_per_day:.2f} GB per day at the rate of {found['gb_per_day_from']}"
     if last.get("sync_failures"):
         yield "disk", f"{_number(last['sync_failures'])} syncs failed"
+    if status.log_problem:
+        yield "log", f"CANNOT BE WRITTEN: {status.log_problem}"
     yield "ledger", "balanced" if status.balanced else "NOT BALANCED"
     for name, value in ledger.items():
         if name != "balanced":

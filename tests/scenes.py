@@ -405,6 +405,7 @@ MADE: dict[str, Callable[[], encode.Document]] = {
             "config_digest": "fedcba9876543210",
             "hooks": ["tp_btf/sched_process_exec", "tp_btf/sys_exit"],
             "features": ["rdonly_cast", "ringbuf"],
+            "control_lane": "ringbuf",
             "missing": ["task_pt_regs"],
             "events": ["process_exec", "file_open"],
             "processes": 117,

@@ -27,6 +27,7 @@ def monitor(tmp_path: Path) -> app.Monitor:
     made.ledger = cast(Any, SimpleNamespace(degraded=list))
     made.log = cast(Any, SimpleNamespace(poll=list))
     made._write_status = lambda: None  # type: ignore[method-assign]
+    made._configure = lambda: None  # type: ignore[method-assign]
     return made
 
 

@@ -12,7 +12,7 @@ from monitor.model import EventType, Field, Layout, Shown
 
 ES_TYPES = {"keyword", "long", "boolean", "ip", "date_nanos", "object"}
 # ECS 9: allowed values of event.category and event.type, as far as they can be ours
-CATEGORIES = {"process", "file", "network", "configuration", "driver"}
+CATEGORIES = {"host", "process", "file", "network", "configuration", "driver"}
 TYPES = {"access", "change", "connection", "creation", "deletion", "end", "info", "start", "allowed", "denied"}
 PROFILES = ("minimal", "standard", "full", "trace")
 

@@ -539,6 +539,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define FILE_TOO_DEEP 4
 #define FILE_UNSTABLE 8
 #define FILE_DETACHED 16
+#define FILE_CUT 32
 #define BLOB_EXECUTABLE 1
 #define BLOB_DIRECTORY 2
 #define BLOB_ARGS 3

@@ -157,6 +157,15 @@ class Btf:
         """Number of the typedef `name`; `btf_trace_<tracepoint>` is what a tp_btf program is loaded against."""
         return self.type_id(name, TYPEDEF)
 
+    def tracepoint_arguments(self, name: str) -> int:
+        """How many arguments the tracepoint `name` has (TP_PROTO); 0 when this kernel has no such tracepoint."""
+        type_id = self.typedef_id("btf_trace_" + name)
+        if type_id is None:
+            return 0
+        _, pointer, _ = self._resolve(type_id, 0)
+        _, function, _ = self._resolve(self._words[pointer + 2], pointer + 2)
+        return max(0, (self._words[function + 1] & 0xFFFF) - 1)  # vlen, less the tracepoint's own first parameter
+
     def enum_value(self, enum_name: str | None, value_name: str) -> int | None:
         """Value of the enumerator `value_name` of the enum `enum_name` (None: of any enum); None if there is none.
 

@@ -22,6 +22,10 @@ from monitor.kernel.compile import HOOKS, MAPS, TAILS, CompileError, Shape, comp
 PINNED = (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*HOOKS, "whoami", "found")))
 """what `build` pins"""
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
+_CALL, _SET_R0, _CMPXCHG_R0 = 0x85, 0x7FFF0003, 0x7FFF0004
+_LOADS, _JUMPS = (0, 1, 4, 7), (5, 6)  # instruction classes that write a register; that leave the straight line
+_MOVE_R1_TO_R0 = bytes((0xBF, 0x10, 0, 0, 0, 0, 0, 0))
+_CMPXCHG = bytes((0xDB, 0x32, 0, 0, 0xF1, 0, 0, 0))  # BPF_ATOMIC | BPF_DW, BPF_CMPXCHG: r0 = cmpxchg(r2, r0, r3)
 
 
 def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
@@ -67,9 +71,25 @@ def _keep(cache: Path, found: dict[str, Any]) -> None:
     fresh.replace(cache)
 
 
+def _compare_and_swap(code: bytearray) -> None:
+    """Patches the pair of marked calls of `swap_if` (bpf/common.h); r0 must be left alone between them."""
+    waiting = False
+    for at in range(0, len(code), 8):
+        marked = int.from_bytes(code[at + 4 : at + 8], "little") if code[at] == _CALL else 0
+        if marked == _SET_R0:
+            code[at : at + 8], waiting = _MOVE_R1_TO_R0, True
+        elif marked == _CMPXCHG_R0:
+            if not waiting:
+                raise CompileError("swap_if: the second mark stands without the first")
+            code[at : at + 8], waiting = _CMPXCHG, False
+        elif waiting and (code[at] & 7 in _JUMPS or (code[at] & 7 in _LOADS and code[at + 1] & 15 == 0)):
+            raise CompileError("swap_if: the compiler put something between the marks that may change r0")
+
+
 def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
     """The instructions with map descriptors for indices and the loader's marks patched."""
     patched = bytearray(bpf.patch(code, cast_func_id=btf.func_id("bpf_rdonly_cast")))
+    _compare_and_swap(patched)
     for at in range(0, len(patched), 8):
         if patched[at] == _LOAD_ADDRESS and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
             index = int.from_bytes(patched[at + 4 : at + 8], "little")

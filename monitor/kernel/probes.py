@@ -81,6 +81,8 @@ def offsets(btf: Btf) -> dict[str, int]:
     login, session = btf.offset("task_struct", "loginuid"), btf.offset("task_struct", "sessionid")
     found["HAVE_LOGIN"] = int(login is not None and session is not None)
     found["OFF_task_struct__loginuid"], found["OFF_task_struct__sessionid"] = login or 0, session or 0
+    # Linux kernel commit 4cc21a00762d ("exit: move and extend sched_process_exit() tracepoint") (in v6.16): group_dead
+    found["HAVE_GROUP_DEAD"] = int(btf.tracepoint_arguments("sched_process_exit") >= 2)
     pids, subsys = btf.enum_value("cgroup_subsys_id", "pids_cgrp_id"), btf.offset("css_set", "subsys")
     found["HAVE_PIDS_CGROUP"] = int(pids is not None and subsys is not None)
     found["OFF_css_set__pids"] = (subsys or 0) + 8 * (pids or 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ SELF, PROFILE, QUIET, DEFINED, UNSTABLE, SWITCHES = range(24, 30)
 ACCOUNT_WORDS = 32
 CLASSES = ("process", "file", "socket")
 
-_JOURNAL_AT = 1 << 16
+_JOURNAL_AT = 1 << 19
 _STUCK_NS = 1_000_000_000
-_SLOT_WORDS = 3072
-_CONFIG = struct.Struct("<4I4I4Qq8I8IQ")
+_SLOT_WORDS = 16640  # 1,036 CPUs
+_CONFIG = struct.Struct("<4I4I4Qq8I8IQQ")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class KernelConfig:
             *(ino & 0xFFFFFFFF for ino, _ in kept),
             *(dev for _, dev in kept),
             seed,
+            zlib.crc32(repr(kept).encode()) << 8,
         )
 
 
@@ -161,7 +163,7 @@ class Capture:
 
     def configure(self, wanted: KernelConfig, calls: dict[int, int]) -> None:
         """Writes the programs' configuration and the table of traced calls. The seed of the path keys stays."""
-        seed_at = _CONFIG.size - 8
+        seed_at = _CONFIG.size - 16
         seed = (
             int.from_bytes(self._config[seed_at : seed_at + 8].tobytes(), "little")
             or int.from_bytes(os.urandom(8), "little") | 1

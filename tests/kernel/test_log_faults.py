@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BLOCK, BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BLOCK, BPFFS, NOTHING_ELSE, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
 
 STORM = 200
 STORM_S = 10.0
@@ -37,10 +37,10 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB."""
+    """A file system of 160 MB."""
     directory = tmp_path / "small"
     directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=750", "tmpfs", directory], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=750", "tmpfs", directory], check=True)
     yield directory
     subprocess.run(["umount", "--lazy", directory], check=True)
 
@@ -87,7 +87,7 @@ def test_what_others_do_to_the_file_is_recorded_within_a_second(
     else:
         os.truncate(live, 0)
     began = time.monotonic()
-    wait_for(lambda: monitor.seen(f"{what} "), what="it is recorded")
+    wait_for(lambda: monitor.seen(f"was {what}"), what="it is recorded")
     took = time.monotonic() - began
     before = acts.performed
     wait_for(lambda: acts.performed > before + 400)
@@ -109,6 +109,7 @@ def test_what_others_do_to_the_file_is_recorded_within_a_second(
 def test_a_full_disk_stops_nothing_and_what_is_not_written_is_counted_exactly(
     monitor: MonitorRun, program: Path, tmp_path: Path, small: Path
 ) -> None:
+    monitor.runner = NOTHING_ELSE
     monitor.settings |= {"events_dir": str(small / "events"), "run_dir": str(small / "run"), "ring_bytes": 1 << 20}
     monitor.start()
     first = Acts(program, tmp_path / "first", "mixed", count=1009)
@@ -119,11 +120,12 @@ def test_a_full_disk_stops_nothing_and_what_is_not_written_is_counted_exactly(
         while True:
             full.write(bytes(1 << 16))
             full.flush()
-    acts = Acts(program, tmp_path / "acts", "mixed", rate=20_000)
+    acts = Acts(program, tmp_path / "acts", "mixed", rate=8000)
     wait_for(lambda: monitor.output.count("lines could not be written: ENOSPC") >= 3, what="batches are given up")
     filler.unlink()
     wait_for(lambda: monitor.seen('"reason":"ENOSPC"'), what="the loss is recorded")
     performed = acts.stop()
+    monitor.wait_balanced()  # while the rings are full writes fold
     last = Acts(program, tmp_path / "last", "mixed", count=1009)
     last.wait()
     wait_for(lambda: monitor.seen("last/open/1008"), what="the last acts are logged")
@@ -147,11 +149,11 @@ def _each_act_is_logged_or_counted(monitor: MonitorRun, acts: Acts, performed: i
         for document in monitor.documents(b'"ebpf":{"event":"file_')
         if document.get("process", {}).get("pid", acts.process.pid) == acts.process.pid
     )
-    closes = -(-performed // BLOCK)
+    closes = -(-performed // BLOCK)  # all but the last are evictions, which the last act program makes of ours as well
     missing = performed + closes - sum(kinds.values()) - folded - found.lost(of="file")
-    # Lines given up are of any class: those of other processes that ended meanwhile, and the monitor's own.
-    others = found.lost(reason="ENOSPC") - missing
-    assert 0 <= others < 200, (missing, others, found.losses)
+    # Of the lines given up some are the monitor's own: loss records, which it made again.
+    own = found.lost(reason="ENOSPC") - missing
+    assert 0 <= own < 50, (missing, own, folded, kinds, found.losses)
 
 
 def test_a_log_directory_that_becomes_read_only_is_told_and_the_open_file_goes_on(
@@ -164,7 +166,7 @@ def test_a_log_directory_that_becomes_read_only_is_told_and_the_open_file_goes_o
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m,mode=750", "tmpfs", monitor.events_dir], check=True)
     try:
         monitor.signal(signal.SIGHUP)
-        wait_for(lambda: "EROFS" in monitor.output, what="it is said")
+        wait_for(lambda: monitor.output.count("EROFS") >= 2, what="it is said, of SIGHUP and of the look at the file")
         before = acts.performed
         wait_for(lambda: acts.performed > before + 400)
     finally:

@@ -1,0 +1,97 @@
+"""Both control lanes, and reads with and without casts, pass the same small suite; what a kill costs the perf lane."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.harness import BPFFS, NOTHING_ELSE, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+
+EXECS, RENAMES, CONNECTS, MIXED = 101, 53, 31, 2003
+WAYS = {"ringbuf": ("ringbuf", {}), "perf": ("perf", {}), "helper reads": ("ringbuf", {"EBPF_MONITOR_NO_CASTS": "1"})}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    return compiled(tmp_path)
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
+    made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-lanes-{os.getpid()}", {"profile": "trace"})
+    yield made
+    made.finish()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_known_acts_are_found_through_each_lane_and_each_way_of_reading(
+    monitor: MonitorRun, program: Path, tmp_path: Path, way: str
+) -> None:
+    lane, monitor.environment = WAYS[way]
+    # in pages of 4 KiB and for each CPU where the lane is perf
+    monitor.settings |= {"control_lane": lane, "control_ring_bytes": 8 << 20, "ring_bytes": 16 << 20}
+    monitor.start()
+    done = {
+        what: Acts(program, tmp_path / what, what, count=count)
+        for what, count in (("spawn", EXECS), ("rename", RENAMES), ("connect", CONNECTS), ("mixed", MIXED))
+    }
+    for acts in done.values():
+        acts.wait()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    found = check_chain(monitor)
+    started = found.made[0]["monitor"]
+    assert ("ringbuf" in started["features"], started["adopted"]) == (True, False)
+    assert found.lost() == 0, found.losses
+    pids = {what: acts.process.pid for what, acts in done.items()}
+    tail = Counter[str]()
+    for document in monitor.documents(b'"ebpf":{"event":"process_', b'"event":"file_rename"', b'"event":"socket_connect"'):
+        event, process = document["ebpf"]["event"], document["process"]
+        if event == "process_exec" and process["parent"]["pid"] == pids["spawn"]:
+            assert process["args"] == ["true", f"{tmp_path}/spawn/{tail['exec']}"]
+            assert process["executable"].endswith("/true")
+            tail["exec"] += 1
+        elif event == "process_fork" and process["parent"]["pid"] == pids["spawn"]:
+            tail["fork"] += 1
+        elif event == "process_exit" and process["parent"]["pid"] == pids["spawn"]:
+            tail["exit"] += 1
+        elif event == "file_rename" and process["pid"] == pids["rename"]:
+            number = tail["rename"]
+            assert document["file"]["path"] == f"{tmp_path}/rename/to-{number}"
+            assert document["file"]["Ext"]["original"]["path"] == f"{tmp_path}/rename/from-{number}"
+            tail["rename"] += 1
+        elif event == "socket_connect" and process["pid"] == pids["connect"]:
+            tail["connect"] += 1
+            assert document["destination"]["port"] == tail["connect"]
+            assert document["error"]["code"] == "ECONNREFUSED"
+    assert tail == {"exec": EXECS, "fork": EXECS, "exit": EXECS, "rename": RENAMES, "connect": CONNECTS}
+    assert check_mixed(monitor, done["mixed"], MIXED) == MIXED
+
+
+def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records_count_it(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    monitor.runner = NOTHING_ELSE
+    monitor.settings |= {"control_lane": "perf", "control_ring_bytes": 1 << 20, "ring_bytes": 32 << 20}
+    monitor.start()
+    acts = Acts(program, tmp_path / "acts", "mixed", rate=5000)
+    for _ in range(3):
+        before = acts.performed
+        wait_for(lambda mark=before + 1000: acts.performed > mark, what="the load runs")
+        monitor.kill()
+        monitor.start()
+    performed = acts.stop()
+    ledger = monitor.wait_balanced()
+    assert monitor.stop() == 0
+    found = check_chain(monitor)
+    kinds = Counter(document["ebpf"]["event"] for document in monitor.documents(b'"ebpf":{"event":"file_'))
+    renames, closes = len(range(1, performed, 4)), (performed - 1) // 500
+    print(f"{renames} renames, {kinds['file_rename']} logged", Counter((loss["class"], loss["reason"]) for loss in found.losses))
+    assert found.lost() == renames - kinds["file_rename"] > 0
+    assert kinds["file_open"] + kinds["file_write"] + kinds["file_close"] == performed - renames + closes
+    assert {loss["reason"] for loss in found.losses} <= {"control_full", "died"}
+    assert ledger["in_flight"] == 0

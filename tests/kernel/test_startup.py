@@ -1,0 +1,134 @@
+"""The start: what lies there from before, who else runs, what the host lacks, and what the self-test refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+
+SHIFTED = """
+_offsets = probes.offsets
+probes.offsets = lambda btf: {{name: at + ({by} if name == "{name}" else 0) for name, at in _offsets(btf).items()}}
+from monitor.kernel import compile, loader
+from monitor.kernel.btf import Btf
+loader.compile_in_child = lambda made: compile.compiled(made, Btf())
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    return compiled(tmp_path)
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
+    made = MonitorRun(
+        tmp_path / "monitor", BPFFS / f"ebpf-monitor-start-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
+    )
+    yield made
+    made.finish()
+
+
+def test_a_capture_of_another_layout_is_removed_and_said_and_what_others_pinned_stays(monitor: MonitorRun) -> None:
+    monitor.settings["keep_capture"] = True
+    monitor.start()
+    monitor.stop()
+    (old,) = monitor.captures()
+    foreign = monitor.pin_dir / "of-another-program"
+    foreign.mkdir()
+    monitor.settings["ring_bytes"] = 16 << 20
+    monitor.start()
+    assert f"removing the capture of another layout: {old.name}" in monitor.output
+    assert not old.exists()
+    assert foreign.is_dir()
+    monitor.settings["keep_capture"] = False
+    assert monitor.stop() == 0
+
+
+def test_a_second_monitor_is_refused_with_75_also_with_a_run_dir_of_its_own(monitor: MonitorRun, tmp_path: Path) -> None:
+    monitor.start()
+    assert monitor.process is not None
+    same = MonitorRun(tmp_path / "same", monitor.pin_dir, monitor.settings | {"run_dir": str(monitor.run_dir)})
+    assert same.launch().wait(60) == 75
+    assert f"process {monitor.process.pid}" in same.output
+    other = MonitorRun(tmp_path / "other", monitor.pin_dir, monitor.settings)
+    assert other.launch().wait(60) == 75
+    assert str(monitor.pin_dir) in other.output
+    assert "Traceback" not in same.output + other.output
+    assert monitor.stop() == 0
+
+
+def test_a_capture_that_lost_a_link_is_attached_again_and_loses_nothing_that_it_holds(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    monitor.start()
+    monitor.kill()
+    held = Acts(program, tmp_path / "held", "mixed", count=1009)
+    held.wait()
+    (capture,) = monitor.captures()
+    (capture / "link_sys_exit").unlink()
+    monitor.start()
+    wait_for(lambda: monitor.seen("held/open/1008"), what="what the rings held is logged")
+    later = Acts(program, tmp_path / "later", "mixed", count=1009)
+    later.wait()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    check_chain(monitor)
+    assert check_mixed(monitor, held, 1009) == 1009
+    assert check_mixed(monitor, later, 1009) == 1009
+
+
+@pytest.mark.parametrize("lost", ["map_mirror", "prog_whoami", "prog_sched_process_exec"])
+def test_a_capture_that_lost_a_map_or_program_is_built_anew(
+    monitor: MonitorRun, program: Path, tmp_path: Path, lost: str
+) -> None:
+    monitor.start()
+    monitor.kill()
+    (capture,) = monitor.captures()
+    (capture / lost).unlink()
+    (capture / "link_sys_exit").unlink()
+    monitor.start()
+    acts = Acts(program, tmp_path / "acts", "mixed", count=1009)
+    acts.wait()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    assert check_mixed(monitor, acts, 1009) == 1009
+    assert "Traceback" not in monitor.output
+
+
+def test_a_bpf_file_system_that_is_not_mounted_is_mounted_and_said(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    monitor.prefix = ("unshare", "--mount", "sh", "-c", 'umount --lazy /sys/fs/bpf; exec "$@"', "sh")
+    monitor.start()
+    assert "mounted bpffs on /sys/fs/bpf" in monitor.output
+    acts = Acts(program, tmp_path / "acts", "mixed", count=1009)
+    acts.wait()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    assert check_mixed(monitor, acts, 1009) == 1009
+    assert not monitor.pin_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "said"),
+    [
+        ("OFF_cred__euid", 4, "cred.euid"),
+        ("OFF_inode__i_ino", 8, "inode.i_ino"),
+        ("OFF_dentry__d_name__name", 8, "file.f_path"),
+        ("OFF_task_struct__start_boottime", -8, "task_struct.start_boottime"),
+    ],
+)
+def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(
+    monitor: MonitorRun, name: str, by: int, said: str
+) -> None:
+    monitor.runner = SHIFTED.format(name=name, by=by)
+    assert monitor.launch().wait(60) == 1
+    assert "the probes misread this kernel" in monitor.output
+    assert said in monitor.output
+    assert "Traceback" not in monitor.output
+    assert monitor.captures() == []
