@@ -92,6 +92,7 @@ class Monitor:
         told = pins.ensure_bpffs(self.config.pin_dir)
         if told:
             self.options.say(told)
+        self.lock.claim(self.config.pin_dir)
         self.shape = self._shape()
         self._open_capture()
         self.log = Log(
@@ -157,7 +158,7 @@ class Monitor:
         self.users = UserNames()
         origin = Origin(self.host, f"{self.epoch:016x}")
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
-        self.ledger = Ledger(self.capture.accounts, state.cpus, counts)
+        self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
         self.order = order
         if self.options.record:
             self._record(origin)

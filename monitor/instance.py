@@ -35,7 +35,9 @@ def check_capabilities() -> None:
 
 
 class Lock:
-    """One monitor per run_dir: a file with the pid, locked as long as the monitor runs."""
+    """One monitor per run_dir: a file with the pid, locked as long as the monitor runs. `claim` does so for the pins."""
+
+    _pins = -1
 
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -50,9 +52,20 @@ class Lock:
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
+    def claim(self, pin_dir: Path) -> None:
+        """The captures below `pin_dir` are this monitor's: one with another run_dir must not take them away."""
+        pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._pins = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(self._pins, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"another monitor, with another run_dir, uses {pin_dir}", EXIT_RUNNING) from None
+
     def release(self) -> None:
         """The next monitor may start."""
         os.close(self._file)
+        if self._pins >= 0:
+            os.close(self._pins)
 
 
 def write_file(path: Path, data: bytes) -> None:

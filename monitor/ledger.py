@@ -105,7 +105,8 @@ def retold(untold: list[dict[str, Any]], lines: int, reason: str, epoch: str) ->
 class Ledger:
     """Counts of one log epoch. `base` is the state that the epoch began with, `accounts` the kernel's own counters."""
 
-    def __init__(self, accounts: Words, base: list[CpuState], counts: Counts) -> None:
+    def __init__(self, accounts: Words, base: list[CpuState], counts: Counts, *, dies: bool = False) -> None:
+        """`dies`: the control lane's buffers are the reader's own and die with it."""
         self._accounts = accounts
         self._base = base
         self._told = [list(cpu.counters[:6]) for cpu in base]
@@ -113,6 +114,7 @@ class Ledger:
         self._levels = [0] * len(base)
         self._switches = [cpu.counters[-1] for cpu in base]
         self._died = 0
+        self._unexplained = "died" if dies else "undecodable"
 
     def counters(self, cpu: int) -> list[int]:
         """The kernel's counters of one CPU that a state keeps; refusals and pressure as far as records have told them."""
@@ -182,7 +184,7 @@ class Ledger:
             if left:
                 self._died += left
                 found.append(
-                    {"loss": {"class": "unknown", **place, "count": left, "reason": "undecodable", "epoch": epoch}}
+                    {"loss": {"class": "unknown", **place, "count": left, "reason": self._unexplained, "epoch": epoch}}
                 )
         return found
 

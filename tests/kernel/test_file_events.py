@@ -597,19 +597,7 @@ def test_calls_through_the_32_bit_entry_are_the_same_events(
     ]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        pytest.param(
-            "openat",
-            marks=pytest.mark.xfail(
-                reason="the compiled pass takes truncated claims: fastpath.step must hand back KF_TRUNCATED"
-            ),
-        ),
-        "unlink",
-        "rename",
-    ],
-)
+@pytest.mark.parametrize("call", ["openat", "unlink", "rename"])
 def test_a_claimed_path_that_is_too_long_is_flagged(
     monitor: MonitorProcess, script: Script, place: Path, call: str
 ) -> None:

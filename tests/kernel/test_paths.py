@@ -261,7 +261,7 @@ def test_a_pipe_has_its_inode_and_no_path(monitor: MonitorProcess, places: Place
             ["no_path"],
             script.stated(stated)[0],
         )
-        assert not one["file"]["path"].startswith("/")
+        assert "path" not in one["file"]
 
 
 def test_twenty_levels_and_names_of_255_bytes_are_whole(monitor: MonitorProcess, places: Places, place: Path) -> None:
@@ -393,16 +393,19 @@ def test_a_path_that_another_thread_rewrites_is_never_mistaken(
     for name in ("aaaa", "bbbb"):
         (place / name).touch()
         inodes[str((place / name).stat().st_ino)] = str(place / name)
-    process = subprocess.Popen([compile_c(programs, "race", RACE), "flip", str(RACES)], cwd=place)
-    assert process.wait(60) == 0
-    seen = [str(one) for one in struct.unpack(f"<{RACES}Q", (place / "seen").read_bytes())]
-    opens = [
-        one
-        for one in monitor.program(process.pid, 60)
-        if name_of(one) == "file_open" and one["event"]["outcome"] == "success"
-    ][:-1]
-    assert [(one["file"]["inode"], one["file"]["path"]) for one in opens] == [(inode, inodes[inode]) for inode in seen]
-    assert len(set(seen)) == 2, "the race did not happen"
+    raced = False
+    for _ in range(10):  # on a busy machine both threads may have to share a CPU: then nothing races
+        process = subprocess.Popen([compile_c(programs, "race", RACE), "flip", str(RACES)], cwd=place)
+        assert process.wait(60) == 0
+        seen = [str(one) for one in struct.unpack(f"<{RACES}Q", (place / "seen").read_bytes())]
+        documents = monitor.program(process.pid, 60)
+        opens = [one for one in documents if name_of(one) == "file_open" and one["event"]["outcome"] == "success"][:-1]
+        shown = [(one["file"]["inode"], one["file"]["path"]) for one in opens]
+        assert shown == [(inode, inodes[inode]) for inode in seen]
+        raced = raced or len(set(seen)) == 2
+        if raced:
+            break
+    assert raced, "the race did not happen"
 
 
 def test_an_ancestor_that_is_renamed_all_the_time_gives_one_of_its_two_names(

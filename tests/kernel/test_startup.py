@@ -53,11 +53,16 @@ def test_a_second_monitor_is_refused_with_75_also_with_a_run_dir_of_its_own(moni
     monitor.start()
     assert monitor.process is not None
     same = MonitorRun(tmp_path / "same", monitor.pin_dir, monitor.settings | {"run_dir": str(monitor.run_dir)})
-    assert same.launch().wait(60) == 75
-    assert f"process {monitor.process.pid}" in same.output
     other = MonitorRun(tmp_path / "other", monitor.pin_dir, monitor.settings)
-    assert other.launch().wait(60) == 75
-    assert str(monitor.pin_dir) in other.output
+    try:
+        assert same.launch().wait(60) == 75
+        assert f"process {monitor.process.pid}" in same.output
+        assert other.launch().wait(60) == 75
+        assert str(monitor.pin_dir) in other.output
+    finally:
+        for one in (same, other):
+            if one.process is not None and one.process.poll() is None:
+                one.kill()
     assert "Traceback" not in same.output + other.output
     assert monitor.stop() == 0
 
@@ -118,9 +123,9 @@ def test_a_bpf_file_system_that_is_not_mounted_is_mounted_and_said(
     ("name", "by", "said"),
     [
         ("OFF_cred__euid", 4, "cred.euid"),
-        ("OFF_inode__i_ino", 8, "inode.i_ino"),
+        ("OFF_inode__i_ino", -8, "inode.i_ino"),
         ("OFF_dentry__d_name__name", 8, "file.f_path"),
-        ("OFF_task_struct__start_boottime", -8, "task_struct.start_boottime"),
+        ("OFF_task_struct__start_boottime", 8, "task_struct.start_boottime"),
     ],
 )
 def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(

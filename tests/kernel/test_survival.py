@@ -14,7 +14,8 @@ import pytest
 
 from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
 
-ORDINARY_KILLS, MANY_KILLS = 15, 100
+KILLS = int(os.environ.get("EBPF_MONITOR_KILLS", "15"))
+"""How often the monitor is killed; 100 take two minutes."""
 RATE = 5000
 
 
@@ -78,16 +79,7 @@ def _survives(monitor: MonitorRun, program: Path, directory: Path, kills: int) -
 def test_killed_at_random_moments_every_act_is_in_the_log_once_under_its_own_names(
     monitor: MonitorRun, program: Path, tmp_path: Path
 ) -> None:
-    _survives(monitor, program, tmp_path, ORDINARY_KILLS)
-
-
-@pytest.mark.slow
-def test_killed_100_times_every_act_is_in_the_log_once_under_its_own_names(
-    monitor: MonitorRun, program: Path, tmp_path: Path
-) -> None:
-    if not os.environ.get("EBPF_MONITOR_LONG"):
-        pytest.skip("takes two minutes: EBPF_MONITOR_LONG=1")
-    _survives(monitor, program, tmp_path, MANY_KILLS)
+    _survives(monitor, program, tmp_path, KILLS)
 
 
 def test_a_regular_stop_under_load_drains_detaches_and_leaves_nothing_behind(
