@@ -28,8 +28,9 @@ static inline void put_event(struct account *h, u32 cpu, u64 ts, u32 tid, u16 ty
   push(h, 1);
 }
 /* A session begins in this slot: the old one's totals go out first. 0: another CPU is just at it. */
-static inline int session_begin(struct account *h, u32 cpu, u64 ts, struct session *s, u32 slot, u64 tag, u32 low, u64 ino, u64 key, u32 flags) {
-  u64 old = s->tag;
+static inline int session_begin(struct account *h, u32 cpu, u64 ts, struct session *s, u32 slot, u64 tag, u32 low, u64 ino, u64 key, u32 flags, int opened) {
+  u64 old = *(volatile u64 *)&s->tag;
+  if (old == tag && !opened && s->file == low && s->ino == ino && s->generation) return 0;    /* another CPU has begun it meanwhile */
   if (old == TAKEN || swap_if(&s->tag, old, TAKEN) != old) return 0;
   if (old && !(s->flags & S_QUIET && !s->generation)) put_close(h, cpu, ts, 0, s, old, slot, 0, 0xffff, 0, WHY_EVICT, 0);
   s->file = low; s->ino = ino; s->key = key; s->flags = flags; s->generation = flags & S_QUIET ? 0 : GENERATION(h, cpu);
@@ -156,14 +157,14 @@ int sys_exit(u64 *ctx) {
       q = *v & 1;
     }
     if (q) {
-      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_QUIET)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
+      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_QUIET, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
       h->suppressed_quiet++;
       return end(h);
     }
   }
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
-  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, 0)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
+  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, 0, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
   else { s->generation = GENERATION(h, cpu); s->key = key; s->flags = 0; s->read_error = s->write_error = 0; }
   u64 extra = 0;
   if (op == OP_OPEN) {

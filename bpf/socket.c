@@ -106,7 +106,7 @@ int socket_io(u64 *ctx) {
   if (!same) {
     struct endpoints x; key = look_at_socket(f, c->seed, &x);
     if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
-    if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET)) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+    if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET, op == OP_ACCEPT)) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
     kf |= KF_BEGIN;
   } else key = s->key;
   quietly = count_transfer(h, c, s, op == OP_READ, bytes);
@@ -156,7 +156,7 @@ int socket_control(u64 *ctx) {
     /* the session begins here, so that a close without traffic still knows its object */
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
     LOW(low, f);
-    if (!(s->tag == tag && s->file == low && s->ino == ino) && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET)) {
+    if (!(s->tag == tag && s->file == low && s->ino == ino) && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET, op == OP_ACCEPT)) {
       jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_SOCKET);
     }
     s->key = key;

@@ -252,7 +252,7 @@ class MonitorRun:
         (self.base / "ready").unlink(missing_ok=True)
         config = {
             "events_dir": str(self.base / "events"),
-            "output_dir": str(self.base / "out"),
+            "output_dir": str(self.base.parent.parent / "compiled"),  # what is compiled serves all tests of a session
             "run_dir": str(self.base / "run"),
             "pin_dir": str(self.pin_dir),
             "profile": "full",

@@ -49,7 +49,9 @@ def test_known_acts_are_found_through_each_lane_and_each_way_of_reading(
     assert found.lost() == 0, found.losses
     pids = {what: acts.process.pid for what, acts in done.items()}
     tail = Counter[str]()
-    for document in monitor.documents(b'"ebpf":{"event":"process_', b'"event":"file_rename"', b'"event":"socket_connect"'):
+    for document in monitor.documents(
+        b'"ebpf":{"event":"process_', b'"event":"file_rename"', b'"event":"socket_connect"'
+    ):
         event, process = document["ebpf"]["event"], document["process"]
         if event == "process_exec" and process["parent"]["pid"] == pids["spawn"]:
             assert process["args"] == ["true", f"{tmp_path}/spawn/{tail['exec']}"]
@@ -90,7 +92,10 @@ def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records
     found = check_chain(monitor)
     kinds = Counter(document["ebpf"]["event"] for document in monitor.documents(b'"ebpf":{"event":"file_'))
     renames, closes = len(range(1, performed, 4)), (performed - 1) // 500
-    print(f"{renames} renames, {kinds['file_rename']} logged", Counter((loss["class"], loss["reason"]) for loss in found.losses))
+    print(
+        f"{renames} renames, {kinds['file_rename']} logged",
+        Counter((loss["class"], loss["reason"]) for loss in found.losses),
+    )
     assert found.lost() == renames - kinds["file_rename"] > 0
     assert kinds["file_open"] + kinds["file_write"] + kinds["file_close"] == performed - renames + closes
     assert {loss["reason"] for loss in found.losses} <= {"control_full", "died"}

@@ -49,7 +49,9 @@ def test_a_capture_of_another_layout_is_removed_and_said_and_what_others_pinned_
     assert monitor.stop() == 0
 
 
-def test_a_second_monitor_is_refused_with_75_also_with_a_run_dir_of_its_own(monitor: MonitorRun, tmp_path: Path) -> None:
+def test_a_second_monitor_is_refused_with_75_also_with_a_run_dir_of_its_own(
+    monitor: MonitorRun, tmp_path: Path
+) -> None:
     monitor.start()
     assert monitor.process is not None
     same = MonitorRun(tmp_path / "same", monitor.pin_dir, monitor.settings | {"run_dir": str(monitor.run_dir)})
@@ -132,6 +134,7 @@ def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(
     monitor: MonitorRun, name: str, by: int, said: str
 ) -> None:
     monitor.runner = SHIFTED.format(name=name, by=by)
+    monitor.settings["output_dir"] = str(monitor.base / "out")  # nobody else may find what is compiled here
     assert monitor.launch().wait(60) == 1
     assert "the probes misread this kernel" in monitor.output
     assert said in monitor.output
