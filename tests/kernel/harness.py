@@ -7,12 +7,14 @@ single documents.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -159,6 +161,18 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str =
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds} s: {what or condition}")
         time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """No other test of these runs on this host meanwhile: their floods would be counted here."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(Path(tempfile.gettempdir()) / "ebpf-monitor-tests.lock", flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Acts:
@@ -470,6 +484,7 @@ __all__ = [
     "Document",
     "MonitorRun",
     "Summary",
+    "alone",
     "check_chain",
     "check_mixed",
     "compiled",

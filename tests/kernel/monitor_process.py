@@ -136,7 +136,7 @@ class MonitorProcess:
 
     def __init__(self, directory: Path, environment: dict[str, str], **keys: Any) -> None:
         self.directory = directory
-        self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-test-{os.getpid()}")
+        self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-events-{os.getpid()}")
         self.keys = {
             "events_dir": str(directory / "events"),
             "output_dir": str(directory / "output"),

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, NOTHING_ELSE, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import (
+    BPFFS,
+    NOTHING_ELSE,
+    Acts,
+    MonitorRun,
+    alone,
+    check_chain,
+    check_mixed,
+    compiled,
+    wait_for,
+)
 
 EXECS, RENAMES, CONNECTS, MIXED = 101, 53, 31, 2003
 WAYS = {"ringbuf": ("ringbuf", {}), "perf": ("perf", {}), "helper reads": ("ringbuf", {"EBPF_MONITOR_NO_CASTS": "1"})}
@@ -23,8 +33,9 @@ def program(tmp_path: Path) -> Path:
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-lanes-{os.getpid()}", {"profile": "trace"})
-    yield made
-    made.finish()
+    with alone():
+        yield made
+        made.finish()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -23,6 +23,7 @@ from tests.kernel.harness import (
     ONLY_OURS,
     Acts,
     MonitorRun,
+    alone,
     check_chain,
     check_mixed,
     compiled,
@@ -43,8 +44,9 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     made = MonitorRun(
         tmp_path / "monitor", BPFFS / f"ebpf-monitor-log-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
     )
-    yield made
-    made.finish()
+    with alone():
+        yield made
+        made.finish()
 
 
 @pytest.fixture

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.harness import BLOCK, BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import (
+    BLOCK,
+    BPFFS,
+    ONLY_OURS,
+    Acts,
+    MonitorRun,
+    alone,
+    check_chain,
+    check_mixed,
+    compiled,
+    wait_for,
+)
 
 PERFORMED = 120_011
 
@@ -25,8 +36,9 @@ def program(tmp_path: Path) -> Path:
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     settings = {"profile": "trace", "ring_bytes": 1 << 20, "control_ring_bytes": 1 << 16}
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-loss-{os.getpid()}", settings, runner=ONLY_OURS)
-    yield made
-    made.finish()
+    with alone():
+        yield made
+        made.finish()
 
 
 def _stop_reading(monitor: MonitorRun, how: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
 
 SHIFTED = """
 _offsets = probes.offsets
@@ -29,8 +29,9 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     made = MonitorRun(
         tmp_path / "monitor", BPFFS / f"ebpf-monitor-start-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
     )
-    yield made
-    made.finish()
+    with alone():
+        yield made
+        made.finish()
 
 
 def test_a_capture_of_another_layout_is_removed_and_said_and_what_others_pinned_stays(monitor: MonitorRun) -> None:
