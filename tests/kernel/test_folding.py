@@ -1,6 +1,6 @@
 """Folding loses no operation: whatever happens to descriptors, the totals of a file and process add up exactly."""
 
-# ruff: noqa: E501 - each case of the child is a line, to be compared at a glance
+
 from __future__ import annotations
 
 import json
