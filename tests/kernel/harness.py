@@ -154,7 +154,7 @@ def compiled(directory: Path) -> Path:
     return program
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 90.0, what: str = "") -> None:
     """Returns when the condition is true. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not condition():
