@@ -282,7 +282,7 @@ class MonitorRun:
             how = ["-c", RUNNER.format(lines=self.runner), str(path), str(ready)]
         with open(self.base / "output", "a", encoding="utf-8") as output:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, *how],
+                [*self.prefix, sys.executable, "-u", *how],  # unbuffered: tests read what it says
                 stdout=output,
                 stderr=output,
                 text=True,

@@ -185,8 +185,9 @@ def test_more_descriptors_than_one_sweep_takes_all_have_their_totals(
     found = [one for one in found if one["ebpf"]["write"]["count"]]
     assert totals(found, place) == {f"{place}/f{i}|{pid}": [3, 15] for i in range(count)}
     reason = "close" if way == "close_range" else way
-    assert {one["ebpf"]["close"]["reason"] for one in found} == {reason}
-    assert len(found) == count
+    # another process may take a slot meanwhile: that session is told then
+    assert {one["ebpf"]["close"]["reason"] for one in found} - {"evict"} == {reason}
+    assert len(found) >= count
 
 
 def test_what_stays_open_is_told_each_interval_and_adds_up(
