@@ -86,7 +86,7 @@ def _finished(status: int) -> int:
         _silence()
     except OSError as error:
         _silence()
-        return _die(f"cannot write to standard output: {error.strerror}")
+        return status or _die(f"cannot write to standard output: {error.strerror}")  # a failure has been told already
     return status
 
 

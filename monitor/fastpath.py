@@ -156,7 +156,6 @@ def write_line(
     out: Any,
 ) -> int:
     """Runs the template for the record at word `w` of CPU `c`; the end of the line, -1: this record is not for it.
-
     `parts`: places and lengths of object and task, the session's and the base directory's entry.
     """
     obj, obj_len, task, task_len, session, base = parts
