@@ -60,11 +60,6 @@ class Options:
     tick: Callable[[dict[str, Any]], None] | None = None
 
 
-def _unwritten(lines: int, reason: str, epoch: int) -> Document:
-    """Members of the loss record for lines that could not be written."""
-    return {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": f"{epoch:016x}"}}
-
-
 @dataclass
 class Monitor:
     """One run of the monitor: `start`, then `loop` until stopped, then `stop`."""

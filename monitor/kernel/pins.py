@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 from monitor.kernel import bpf, compile, loader
-from monitor.kernel.compile import CompileError, Shape
+from monitor.kernel.compile import Shape
 from monitor.kernel.rings import Capture
 
 _DIGEST = re.compile("[0-9a-f]{16}")
@@ -89,11 +87,3 @@ def open_capture(pin_dir: Path, made: Shape, cache_dir: Path | None = None) -> t
     cache = cache_dir / f"{directory.name}.bpf" if cache_dir else None
     loader.build(loader.obtain(made, cache), directory)
     return Capture(directory, made), False
-
-
-def describe(made: Shape) -> str:
-    """The shape as text, for messages."""
-    return json.dumps(asdict(made), sort_keys=True)
-
-
-__all__ = ["CompileError", "describe", "ensure_bpffs", "features", "open_capture", "others"]

@@ -169,8 +169,3 @@ def calls(profile: str, machine: str | None = None) -> dict[int, int]:
             found[512 + call.compat] = bits
             found[call.compat] = found.get(call.compat, 0) | COMPAT  # a native number that must be looked at twice
     return found
-
-
-def compat_names(machine: str | None = None) -> dict[int, str]:
-    """Names of the 32-bit table's traced syscalls by number."""
-    return {call.compat: call.name for call in TABLES.get(machine or platform.machine(), ()) if call.compat >= 0}
