@@ -1,4 +1,4 @@
-"""The running monitor: composition, signals, the loop, the drain at the end.
+"""The running monitor: signals, the first documents, the loop, the drain at the end.
 
 Owns the order of start and stop and the rhythm of the loop; the work is done by the stages it calls.
 """
@@ -10,181 +10,51 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import signal
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
 from monitor import config as configuration
-from monitor import decode, describe, events, procfs, recording, recovery, replay
-from monitor.clock import WallClock
-from monitor.config import Config
-from monitor.decode import DecodeError
-from monitor.durable import read_durable
-from monitor.encode import Document, Origin
-from monitor.enrich import HostFacts, HostFactsError, UserNames
-from monitor.fastpath import CUT, EXPECTED, POS
-from monitor.instance import EXIT_OK, Lock, StartError, check_capabilities, write_file
-from monitor.kernel import BccMissing, bpf, compile, loader, pins, probes, rings, selftest
-from monitor.kernel.compile import CompileError, Shape
+from monitor import decode, events, procfs, recovery
+from monitor.config_keys import Config
+from monitor.encode import Document
+from monitor.enrich import HostFactsError
+from monitor.fastpath import CUT
+from monitor.instance import EXIT_OK, StartError, write_file
+from monitor.kernel import BccMissing, compile, loader, rings
+from monitor.kernel.compile import CompileError
 from monitor.kernel.control import ControlError
 from monitor.kernel.probes import ProbeError
-from monitor.kernel.rings import KernelConfig
 from monitor.kernel.selftest import SelfTestError
-from monitor.ledger import Ledger, State, retold, unwritten
-from monitor.log import Log, LogError
-from monitor.mirror import Mirror
-from monitor.naming import Tasks
-from monitor.order import Order
-from monitor.pipeline import Counts, Pipeline
+from monitor.ledger import State, retold, unwritten
+from monitor.log import LogError
+from monitor.startup import Options, Startup
 
 _GIVE_UP_AT = 0.75
 _CALM_FACTOR, _CALM_LINES = 5, 64
 
 
 @dataclass
-class Options:
-    """What the command line adds to the configuration."""
-
-    duration: float | None = None
-    ready_file: Path | None = None
-    record: Path | None = None
-    say: Callable[[str], None] = print
-    show: Callable[[bytes], None] | None = None
-    tick: Callable[[dict[str, Any]], None] | None = None
-
-
-@dataclass
-class Monitor:
+class Monitor(Startup):
     """One run of the monitor: `start`, then `loop` until stopped, then `stop`."""
 
-    config: Config
-    options: Options
-    epoch: int = field(default_factory=lambda: secrets.randbits(64) | 1)
     stopping: str = ""
     reopen: bool = False
     lines_taken: int = 0
     log_problem: str = ""
-    abandoned: list[tuple[str, int]] = field(default_factory=list)
-    _configured: tuple[object, ...] = ()
-    missing: list[str] = field(default_factory=list)
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
 
-    # ---- start ----
     def start(self) -> None:
-        """Everything up to the first document. Raises StartError."""
-        check_capabilities()
-        self.lock = Lock(self.config.run_dir)
-        self.host, self.clock = HostFacts.read(), WallClock()
-        told = pins.ensure_bpffs(self.config.pin_dir)
-        if told:
-            self.options.say(told)
-        self.lock.claim(self.config.pin_dir)
-        self.shape = self._shape()
-        self._open_capture()
-        self.log = Log(
-            self.config.events_dir,
-            sync_bytes=self.config.commit_bytes,
-            sync_interval_ms=self.config.commit_interval_ms,
-            rotate_bytes=self.config.rotate_bytes,
-            rotate_keep=self.config.rotate_keep,
-        )
-        mirror = Mirror(self.capture.memory())
-        state, self.previous = recovery.recover(self.capture, self.log, mirror)
-        self.durable = read_durable(self.config.events_dir)
-        try:
-            torn = self.log.open()
-            self.log.epoch = f"{self.epoch:016x}"
-            self._compose(state, int(torn > 0))
-            selftest.check(self.capture)
-        except (LogError, selftest.SelfTestError, DecodeError) as error:
-            if not (self.adopted and isinstance(error, LogError)):  # else its rings are for a start that finds a log
-                loader.remove(self.capture.directory)
-            raise StartError(str(error)) from error
-        self._configure()
-        loader.attach(self.capture.directory)
+        """Everything up to the loop. Raises StartError."""
+        self.open()
         self._first_documents()
-
-    def _shape(self) -> Shape:
-        found = pins.features()
-        wanted = self.config.control_lane
-        perf = wanted == "perf" or (wanted == "auto" and not found["ringbuf"])
-        self.missing = [name for name, there in found.items() if not there]
-        self.features = [name for name, there in found.items() if there]
-        casts = found["rdonly_cast"] and not os.environ.get("EBPF_MONITOR_NO_CASTS")
-        return compile.shape(
-            bpf.possible_cpus(),
-            self.config.ring_bytes,
-            self.config.control_ring_bytes,
-            perf=perf,
-            casts=casts,
-            task_regs=found["task_pt_regs"],
-        )
-
-    def _open_capture(self) -> None:
-        try:
-            for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
-                left = recovery.unread(other)
-                self.options.say(
-                    f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
-                )
-                self.abandoned += [(other.name, left)] if left else []
-                loader.remove(other)
-            self.capture, self.adopted = pins.open_capture(
-                self.config.pin_dir, self.shape, self.config.output_dir / "cache"
-            )
-        except (compile.CompileError, probes.ProbeError, OSError) as error:
-            raise StartError(f"cannot load the programs: {error}") from error
-
-    def _compose(self, state: State, torn: int) -> None:
-        order = Order(self.capture)
-        for cpu, row in enumerate(state.cpus):
-            order.cpus[cpu, POS], order.cpus[cpu, EXPECTED] = row.position, row.expected
-        counts = Counts(torn=torn)
-        self._unwritten_before = state.counts.untold
-        self.users = UserNames()
-        origin = Origin(self.host, f"{self.epoch:016x}")
-        self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
-        self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
-        self.order = order
-        if self.options.record:
-            self._record(origin)
-
-    def _record(self, origin: Origin) -> None:
-        try:
-            recorder = recording.Recorder(
-                cast(Path, self.options.record), replay.about(origin), self.capture, self.order.cpus
-            )
-        except OSError as error:
-            raise StartError(f"cannot record to {self.options.record}: {error.strerror}") from error
-        self.order.tap = lambda cut, cpus, raws: recorder.look(cut, self.clock.offset_ns, cpus, raws)
-        self.recorder = recorder
-
-    def _configure(self) -> None:
-        """Tells the programs what holds now; each second: sensitive paths may be replaced, the wall clock may step."""
-        sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
-        now = (tuple(sensitive), self.clock.offset_ns // 1_000_000_000)
-        if now == self._configured:
-            return
-        self._configured = now
-        wanted = KernelConfig(
-            self.config.fold and self.config.profile != "trace",
-            self.config.profile == "standard",
-            self.config.quiet_age_s,
-            self.config.args_limit_bytes,
-            (selftest.own_identity(self.capture),),
-            self.clock.offset_ns,
-            tuple(sensitive),
-        )
-        self.capture.configure(wanted, probes.calls(self.config.profile))
 
     def _first_documents(self) -> None:
         scanned = self.capture.scan()
@@ -210,8 +80,8 @@ class Monitor:
         elif self.durable is not None:
             members["previous"] = {"epoch": self.durable.epoch, "sequence": self.durable.sequence}
         self.pipeline.make("monitor_start", members)
-        if self._unwritten_before and self.previous is not None:
-            self._loss(unwritten(self._unwritten_before, "unwritten", f"{self.previous.epoch:016x}"))
+        if self.unwritten_before and self.previous is not None:
+            self._loss(unwritten(self.unwritten_before, "unwritten", f"{self.previous.epoch:016x}"))
         for name, left in self.abandoned:
             self._loss({"loss": {"class": "unknown", "cpu": 0, "count": left, "reason": "layout", "epoch": name}})
         self._inventory(scanned)
@@ -372,7 +242,7 @@ class Monitor:
         step = self.clock.sample()
         if step is not None:
             self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
-        self._configure()
+        self.configure()
         for members in self.ledger.degraded():
             self._loss(members)
         notices, self._notices = [*self._notices, *self.log.poll()], []

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from monitor import status
 from monitor.compact import neutral
-from monitor.config import Config
+from monitor.config_keys import Config
 from monitor.enrich import HostFacts, HostFactsError
 from monitor.kernel import BccMissing, import_bcc, pins
 from monitor.kernel.btf import BtfError

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from monitor import config
-from monitor.config import Config
+from monitor.config_keys import Config
 
 
 def embedded(directory: Path) -> Config:

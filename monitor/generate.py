@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor import config, events
+from monitor.config_keys import EsConfig
 from monitor.model import SCHEMA, EventType, Field, Layout, Shown
 
 WARNING = "generated from monitor/events.py by `make gen`; do not edit"
@@ -165,7 +166,7 @@ def _meta() -> dict[str, Any]:
 def template() -> dict[str, Any]:
     """The composable index template for the default index name."""
     return {
-        "index_patterns": [f"{config.EsConfig().es_index}-*"],
+        "index_patterns": [f"{EsConfig().es_index}-*"],
         "priority": 500,
         "version": SCHEMA,
         "_meta": _meta() | {"description": WARNING},
@@ -284,7 +285,7 @@ def reference(name: str | None = None) -> str:
 
 def configuration_page() -> str:
     """`docs/configuration.md`."""
-    warning = WARNING.replace("events.py", "config.py")
+    warning = WARNING.replace("events.py", "config_keys.py")
     return (
         f"# Configuration\n\n<!-- {warning} -->\n\n"
         "One JSON object. `--config PATH` names the file; without it `/var/config.json`, then\n"

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from monitor import app, config, instance
+from monitor import app, config, instance, startup
 
 
 class _Pipeline:
@@ -21,13 +21,13 @@ class _Pipeline:
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> app.Monitor:
-    made = app.Monitor(config.loads(b"{}", "test"), app.Options(say=lambda _text: None))
+    made = app.Monitor(config.loads(b"{}", "test"), startup.Options(say=lambda _text: None))
     made.pipeline = cast(Any, _Pipeline())
     made.clock = cast(Any, SimpleNamespace(sample=lambda: None))
     made.ledger = cast(Any, SimpleNamespace(degraded=list))
     made.log = cast(Any, SimpleNamespace(poll=list))
     made._write_status = lambda: None  # type: ignore[method-assign]
-    made._configure = lambda: None  # type: ignore[method-assign]
+    made.configure = lambda: None  # type: ignore[method-assign]
     return made
 
 
@@ -67,4 +67,4 @@ def test_a_defect_in_the_loop_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(app.Monitor, "start", fail)
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     with pytest.raises(instance.StartError, match=r"internal error: ZeroDivisionError: inside \(test_app.py:"):
-        app.run(config.loads(b"{}", "test"), app.Options())
+        app.run(config.loads(b"{}", "test"), startup.Options())

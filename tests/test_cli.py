@@ -18,7 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from monitor import __version__, cli
+from monitor import __version__, cli, config
 from monitor.embedded import embedded
 from tests import loglines
 
@@ -255,7 +255,7 @@ def test_embedded_configuration_lies_below_the_current_directory(tmp_path: Path)
 
 
 def test_without_any_configuration_search_reads_what_run_would_write(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.config, "DEFAULT_PATHS", ())
+    monkeypatch.setattr(config, "DEFAULT_PATHS", ())
     monkeypatch.chdir(run.directory)
     (run.directory / "var").mkdir()
     loglines.write(run.directory / "var" / "events", [loglines.line(2, path="/found/here")])

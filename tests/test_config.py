@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from monitor import config, config_file
-from monitor.config import Config, ConfigError, EsConfig
+from monitor.config import ConfigError
+from monitor.config_keys import KEYS, Config, EsConfig
 
 SECRET = "hunter2-Pa55"
 FINGERPRINT = "ab" * 32
@@ -441,7 +442,7 @@ def test_an_error_is_one_line_with_file_line_key_and_message() -> None:
     assert str(ConfigError("why", file="/a\nb", line=2)) == "/a\\nb:2: why"
 
 
-@pytest.mark.parametrize("key", config.KEYS, ids=lambda key: key.name)
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
 def test_no_key_accepts_a_wrong_type(key: config.Key) -> None:
     section, _, name = key.name.rpartition(".")
     right = type(json.loads(json.dumps(config._plain(key, key.default))))
@@ -454,7 +455,7 @@ def test_no_key_accepts_a_wrong_type(key: config.Key) -> None:
         assert error.key == key.name
 
 
-@pytest.mark.parametrize("key", [key for key in config.KEYS if key.type is int], ids=lambda key: key.name)
+@pytest.mark.parametrize("key", [key for key in KEYS if key.type is int], ids=lambda key: key.name)
 def test_the_bounds_of_each_integer_are_allowed_and_their_neighbours_are_not(key: config.Key) -> None:
     section, _, name = key.name.rpartition(".")
     assert key.minimum is not None
@@ -483,7 +484,7 @@ def test_the_sample_names_every_key_once_with_its_default() -> None:
     document = json.loads(config.sample())
     section = document.pop("es_config")
     names = [*document, *(f"es_config.{name}" for name in section)]
-    assert sorted(names) == sorted(key.name for key in config.KEYS)
+    assert sorted(names) == sorted(key.name for key in KEYS)
     assert document["ring_bytes"] == 64 * 1024 * 1024
     assert section["es_port"] == 9200
 
@@ -606,8 +607,8 @@ def test_a_configuration_is_immutable_and_hashable() -> None:
 
 def test_the_reference_has_one_row_for_every_key() -> None:
     rows = config.reference().splitlines()[2:]
-    assert [row.split("`")[1] for row in rows] == [key.name for key in config.KEYS]
-    for row, key in zip(rows, config.KEYS, strict=True):
+    assert [row.split("`")[1] for row in rows] == [key.name for key in KEYS]
+    for row, key in zip(rows, KEYS, strict=True):
         assert row.replace("\\|", "").count("|") == 7
         assert key.doc in row
         assert all(choice in row for choice in key.choices)
@@ -615,7 +616,7 @@ def test_the_reference_has_one_row_for_every_key() -> None:
 
 
 def test_every_key_is_documented_and_every_number_bounded() -> None:
-    for key in config.KEYS:
+    for key in KEYS:
         assert key.doc.endswith((".", "shown."))
         if key.type is int:
             assert key.minimum is not None
@@ -788,7 +789,7 @@ def test_a_file_of_the_current_user_is_accepted(tmp_path: Path, monkeypatch: pyt
     assert config.load(path) == Config()
 
 
-@pytest.mark.parametrize("key", [key for key in config.KEYS if key.secret], ids=lambda key: key.name)
+@pytest.mark.parametrize("key", [key for key in KEYS if key.secret], ids=lambda key: key.name)
 def test_a_secret_in_a_file_that_others_can_read_is_refused(tmp_path: Path, key: config.Key) -> None:
     name = key.name.removeprefix("es_config.")
     text = f'{{"es_config":\n{{"{name}": "{SECRET}"}}}}'
@@ -917,7 +918,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(config.KEYS), JSON)
+@given(st.sampled_from(KEYS), JSON)
 def test_any_value_for_any_key_is_accepted_or_a_config_error(key: config.Key, value: object) -> None:
     section, _, name = key.name.rpartition(".")
     document = {section: {name: value}} if section else {name: value}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitor import doctor
-from monitor.config import Config
+from monitor.config_keys import Config
 from monitor.doctor import Check, Host, document, examine, exit_status, text
 from monitor.kernel import BccMissing, pins
 from monitor.kernel.btf import BtfError

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from monitor import config, events, generate
+from monitor import events, generate
+from monitor.config_keys import KEYS, EsConfig
 
 
 def properties(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -119,7 +120,7 @@ def test_flat_names_of_the_original_tool_are_aliases() -> None:
 
 def test_template_takes_the_default_indices() -> None:
     template = generate.template()
-    assert template["index_patterns"] == [f"{config.EsConfig().es_index}-*"]
+    assert template["index_patterns"] == [f"{EsConfig().es_index}-*"]
     assert template["template"]["mappings"] == generate.mapping()
     assert template["_meta"]["ebpf_monitor"]["schema"] == 1
     json.dumps(template)
@@ -179,5 +180,5 @@ def test_reference_of_an_unknown_event_is_a_key_error() -> None:
 
 def test_configuration_page_has_every_key() -> None:
     text = generate.configuration_page()
-    for key in config.KEYS:
+    for key in KEYS:
         assert f"| `{key.name}` |" in text

@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # click only, no logic
     "commands": ("__main__", "cli"),
     # composition, signals, drain
-    "composition": ("app", "instance"),
+    "composition": ("app", "startup", "instance"),
     # what people ask for beside capture
     "questions": (
         *("doctor", "generate", "replay", "search", "status", "verify"),
@@ -34,13 +34,34 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # between kernel and log, and the log itself
     "stages": (
         # records to lines, in order
-        *("decode", "encode", "describe", "templates", "fastpath", "fasttext", "mirror", "tables", "order", "sessions", "pipeline", "clock"),
+        *(
+            "decode",
+            "encode",
+            "describe",
+            "templates",
+            "fastpath",
+            "fasttext",
+            "mirror",
+            "tables",
+            "order",
+            "sessions",
+            "pipeline",
+            "clock",
+        ),
         *("procfs", "enrich", "names", "naming"),  # who did it
-        *("log", "logfiles", "durable", "ledger", "recovery", "recording", "reader"),  # what is kept, and the proof of it
+        *(
+            "log",
+            "logfiles",
+            "durable",
+            "ledger",
+            "recovery",
+            "recording",
+            "reader",
+        ),  # what is kept, and the proof of it
         "kernel",  # what is captured
     ),
     # one declaration per key
-    "configuration": ("config", "config_file", "embedded"),
+    "configuration": ("config", "config_keys", "config_file", "embedded"),
     # the catalogue: data
     "catalogue": ("events",),
     # types, no input or output

@@ -34,11 +34,11 @@ STARTED_S = 60.0
 RUNNER = """
 import sys
 from pathlib import Path
-from monitor import app, config
+from monitor import app, config, startup
 from monitor.kernel import probes
 {lines}
 try:
-    sys.exit(app.run(config.load(Path(sys.argv[1])), app.Options(ready_file=Path(sys.argv[2]))))
+    sys.exit(app.run(config.load(Path(sys.argv[1])), startup.Options(ready_file=Path(sys.argv[2]))))
 except app.StartError as error:
     print(error, file=sys.stderr)
     sys.exit(error.status)

@@ -1,0 +1,162 @@
+"""How a run of the monitor begins: the lock, the capture (adopted or loaded), the log, recovery, and the stages over them.
+
+Owns the order of the start up to attached probes; the first documents and the loop are monitor/app.py.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from monitor import describe, recording, recovery, replay
+from monitor.clock import WallClock
+from monitor.config_keys import Config
+from monitor.decode import DecodeError
+from monitor.durable import read_durable
+from monitor.encode import Origin
+from monitor.enrich import HostFacts, UserNames
+from monitor.fastpath import EXPECTED, POS
+from monitor.instance import Lock, StartError, check_capabilities
+from monitor.kernel import bpf, compile, loader, pins, probes, selftest
+from monitor.kernel.compile import Shape
+from monitor.kernel.rings import KernelConfig
+from monitor.ledger import Ledger, State
+from monitor.log import Log, LogError
+from monitor.mirror import Mirror
+from monitor.naming import Tasks
+from monitor.order import Order
+from monitor.pipeline import Counts, Pipeline
+
+
+@dataclass
+class Options:
+    """What the command line adds to the configuration."""
+
+    duration: float | None = None
+    ready_file: Path | None = None
+    record: Path | None = None
+    say: Callable[[str], None] = print
+    show: Callable[[bytes], None] | None = None
+    tick: Callable[[dict[str, Any]], None] | None = None
+
+
+@dataclass
+class Startup:
+    """The parts of one run of the monitor: made by `open`, from then on as they are."""
+
+    config: Config
+    options: Options
+    epoch: int = field(default_factory=lambda: secrets.randbits(64) | 1)
+    abandoned: list[tuple[str, int]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    _configured: tuple[object, ...] = ()
+
+    def open(self) -> None:
+        """Everything up to the first document. Raises StartError."""
+        check_capabilities()
+        self.lock = Lock(self.config.run_dir)
+        self.host, self.clock = HostFacts.read(), WallClock()
+        told = pins.ensure_bpffs(self.config.pin_dir)
+        if told:
+            self.options.say(told)
+        self.lock.claim(self.config.pin_dir)
+        self.shape = self._shape()
+        self._open_capture()
+        self.log = Log(
+            self.config.events_dir,
+            sync_bytes=self.config.commit_bytes,
+            sync_interval_ms=self.config.commit_interval_ms,
+            rotate_bytes=self.config.rotate_bytes,
+            rotate_keep=self.config.rotate_keep,
+        )
+        mirror = Mirror(self.capture.memory())
+        state, self.previous = recovery.recover(self.capture, self.log, mirror)
+        self.durable = read_durable(self.config.events_dir)
+        try:
+            torn = self.log.open()
+            self.log.epoch = f"{self.epoch:016x}"
+            self._compose(state, int(torn > 0))
+            selftest.check(self.capture)
+        except (LogError, selftest.SelfTestError, DecodeError) as error:
+            if not (self.adopted and isinstance(error, LogError)):  # else its rings are for a start that finds a log
+                loader.remove(self.capture.directory)
+            raise StartError(str(error)) from error
+        self.configure()
+        loader.attach(self.capture.directory)
+
+    def _shape(self) -> Shape:
+        found = pins.features()
+        wanted = self.config.control_lane
+        perf = wanted == "perf" or (wanted == "auto" and not found["ringbuf"])
+        self.missing = [name for name, there in found.items() if not there]
+        self.features = [name for name, there in found.items() if there]
+        casts = found["rdonly_cast"] and not os.environ.get("EBPF_MONITOR_NO_CASTS")
+        return compile.shape(
+            bpf.possible_cpus(),
+            self.config.ring_bytes,
+            self.config.control_ring_bytes,
+            perf=perf,
+            casts=casts,
+            task_regs=found["task_pt_regs"],
+        )
+
+    def _open_capture(self) -> None:
+        try:
+            for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
+                left = recovery.unread(other)
+                self.options.say(
+                    f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
+                )
+                self.abandoned += [(other.name, left)] if left else []
+                loader.remove(other)
+            self.capture, self.adopted = pins.open_capture(
+                self.config.pin_dir, self.shape, self.config.output_dir / "cache"
+            )
+        except (compile.CompileError, probes.ProbeError, OSError) as error:
+            raise StartError(f"cannot load the programs: {error}") from error
+
+    def _compose(self, state: State, torn: int) -> None:
+        order = Order(self.capture)
+        for cpu, row in enumerate(state.cpus):
+            order.cpus[cpu, POS], order.cpus[cpu, EXPECTED] = row.position, row.expected
+        counts = Counts(torn=torn)
+        self.unwritten_before = state.counts.untold
+        self.users = UserNames()
+        origin = Origin(self.host, f"{self.epoch:016x}")
+        self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
+        self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
+        self.order = order
+        if self.options.record:
+            self._record(origin)
+
+    def _record(self, origin: Origin) -> None:
+        try:
+            recorder = recording.Recorder(
+                cast(Path, self.options.record), replay.about(origin), self.capture, self.order.cpus
+            )
+        except OSError as error:
+            raise StartError(f"cannot record to {self.options.record}: {error.strerror}") from error
+        self.order.tap = lambda cut, cpus, raws: recorder.look(cut, self.clock.offset_ns, cpus, raws)
+        self.recorder = recorder
+
+    def configure(self) -> None:
+        """Tells the programs what holds now; each second: sensitive paths may be replaced, the wall clock may step."""
+        sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
+        now = (tuple(sensitive), self.clock.offset_ns // 1_000_000_000)
+        if now == self._configured:
+            return
+        self._configured = now
+        wanted = KernelConfig(
+            self.config.fold and self.config.profile != "trace",
+            self.config.profile == "standard",
+            self.config.quiet_age_s,
+            self.config.args_limit_bytes,
+            (selftest.own_identity(self.capture),),
+            self.clock.offset_ns,
+            tuple(sensitive),
+        )
+        self.capture.configure(wanted, probes.calls(self.config.profile))
