@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitor import config, events
+from monitor import config, coverage, events
 from monitor.config_keys import EsConfig
 from monitor.model import SCHEMA, EventType, Field, Layout, Shown
 
@@ -306,6 +306,7 @@ def files() -> dict[str, str]:
         "config/index-template.json": json.dumps(template(), indent=2) + "\n",
         "docs/events.md": reference(),
         "docs/configuration.md": configuration_page(),
+        "docs/coverage.md": coverage.page(WARNING.replace("events.py", "coverage.py")),
     }
 
 

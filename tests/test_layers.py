@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "composition": ("app", "startup", "instance"),
     # what people ask for beside capture
     "questions": (
-        *("doctor", "generate", "replay", "search", "status", "verify"),
+        *("coverage", "doctor", "generate", "replay", "search", "status", "verify"),
         *("compact", "display", "scan", "timewords"),  # how a question is put, and the answer shown
     ),
     # between kernel and log, and the log itself
