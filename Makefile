@@ -38,7 +38,7 @@ bench: ## measure on this machine (needs root)
 	@scripts/setup.sh test
 	EBPF_MONITOR_BENCH=full EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s $(ARGS)
 
-gen: ## write the generated files anew from monitor/events.py
+gen: ## write the generated files anew from monitor/events/
 	@scripts/setup.sh run
 	$(PY) -m monitor.generate
 

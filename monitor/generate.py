@@ -15,7 +15,7 @@ from monitor import config, coverage, events
 from monitor.config_keys import EsConfig
 from monitor.model import SCHEMA, EventType, Field, Layout, Shown
 
-WARNING = "generated from monitor/events.py by `make gen`; do not edit"
+WARNING = "generated from monitor/events/ by `make gen`; do not edit"
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout; an installed package has no generated files beside it."""
 GOLDENS = ROOT / "tests" / "goldens"
@@ -285,7 +285,7 @@ def reference(name: str | None = None) -> str:
 
 def configuration_page() -> str:
     """`docs/configuration.md`."""
-    warning = WARNING.replace("events.py", "config_keys.py")
+    warning = WARNING.replace("events/", "config_keys.py")
     return (
         f"# Configuration\n\n<!-- {warning} -->\n\n"
         "One JSON object. `--config PATH` names the file; without it `/var/config.json`, then\n"

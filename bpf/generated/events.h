@@ -1,4 +1,4 @@
-/* generated from monitor/events.py by `make gen`; do not edit */
+/* generated from monitor/events/ by `make gen`; do not edit */
 
 struct task_facts {
   u64 start;  /* start time of the thread group leader, CLOCK_BOOTTIME ns */

@@ -1,0 +1,55 @@
+"""The catalogue's events: what the monitor says of itself.
+
+Holds data, never behaviour.
+"""
+
+from __future__ import annotations
+
+from monitor.model import EventType, Shown
+
+MONITORS: tuple[EventType, ...] = (
+    EventType(64, "monitor_start", "made", "The monitor began a log epoch.", "host", ("start",), "start", trigger="systemctl start ebpf-monitor", shown=(
+        Shown("ebpf.previous.epoch", "keyword", "the log epoch before"),
+        Shown("ebpf.previous.sequence", "long", "its last sequence number that is in the log"),
+        Shown("ebpf.monitor.adopted", "boolean", "capture had gone on without a reader and was taken over"),
+        Shown("ebpf.monitor.kernel", "keyword", "kernel release"),
+        Shown("ebpf.monitor.layout", "keyword", "digest of the record layouts and programs"),
+        Shown("ebpf.monitor.profile", "keyword", "capture profile"),
+        Shown("ebpf.monitor.config_digest", "keyword", "digest of the effective configuration, without secrets"),
+        Shown("ebpf.monitor.hooks", "keyword", "hooks that are attached"),
+        Shown("ebpf.monitor.features", "keyword", "kernel features in use"),
+        Shown("ebpf.monitor.control_lane", "keyword", "kernel buffer of the control lane: ringbuf or perf"),
+        Shown("ebpf.monitor.missing", "keyword", "kernel features that are not there, by name"),
+        Shown("ebpf.monitor.events", "keyword", "events that are recorded"),
+        Shown("ebpf.monitor.processes", "long", "processes found by the scan at start"))),
+    EventType(65, "monitor_stop", "made", "The monitor ended a log epoch in order.", "host", ("end",), "stop", trigger="systemctl stop ebpf-monitor", shown=(
+        Shown("ebpf.monitor.reason", "keyword", "signal or duration"),)),
+    EventType(66, "monitor_loss", "made", "Events were lost, or detail was given up.", "configuration", ("info",), "loss", trigger="a full ring", shown=(
+        Shown("ebpf.loss.class", "keyword", "process, file, socket, log, or unknown"),
+        Shown("ebpf.loss.cpu", "long", "CPU"),
+        Shown("ebpf.loss.count", "long", "events lost; 0: detail only"),
+        Shown("ebpf.loss.first", "long", "first per-CPU sequence of the gap"),
+        Shown("ebpf.loss.last", "long", "last one"),
+        Shown("ebpf.loss.reason", "keyword", "why"),
+        Shown("ebpf.loss.epoch", "keyword", "epoch of the loss if it is an earlier one"),
+        Shown("ebpf.loss.level", "long", "degraded: 1 reads and writes fold, 2 only a session's first is logged; 0 restored"))),
+    EventType(67, "monitor_config", "made", "The configuration or the host's clock changed.", "configuration", ("change",), "config",
+              trigger="mv events.jsonl OTHER", shown=(
+        Shown("ebpf.config.old", "keyword", "digest before"),
+        Shown("ebpf.config.new", "keyword", "digest after"),
+        Shown("ebpf.config.keys", "keyword", "keys that changed"),
+        Shown("ebpf.log.notice", "keyword", "what happened to the log file"),
+        Shown("ebpf.clock.step_ns", "long", "step of the wall clock"))),
+    EventType(68, "monitor_heartbeat", "made", "The ledger, each minute.", "configuration", ("info",), "heartbeat", trigger="a minute passes", shown=(
+        *(Shown("ebpf.ledger." + name, "long", doc) for name, doc in (
+            ("kernel_seen", "submitted + refused + suppressed"), ("submitted", "events that the kernel put into a ring"),
+            ("received", "events taken out of the rings"), ("in_flight", "events in the rings"),
+            ("died", "events in buffers that could not be recovered"), ("made", "documents of the monitor itself"),
+            ("logged", "lines in the log"), ("quarantined", "events that could not be decoded"),
+            ("folded", "reads and writes that stand in totals only"), ("torn", "lines cut after a crash"),
+            ("refused.ring_full", "no room in a bulk ring"), ("refused.control_full", "no room in the control ring"),
+            ("suppressed.self", "acts of the monitor"), ("suppressed.profile", "left out by the profile"),
+            ("suppressed.quiet", "quiet objects left out by the profile"),
+            ("filtered", "dropped by a rule"), ("unwritten", "could not be written to the log"))),
+    )),
+)

@@ -1,0 +1,146 @@
+"""The records of the kernel side: their flags, layouts and variable parts.
+
+Owns what both lanes and all families share in bytes; knows no event.
+"""
+
+from __future__ import annotations
+
+from monitor.model import Blob, Field, Layout
+
+# ---- flags of a record (`kf`) ----------------------------------------------------------------------------------------
+CLAIMED = 1
+"""The name is the caller's claim: nothing in the kernel vouched for it."""
+BEGIN = 2
+"""A read/write session begins with this record: its object stands for the session's slot from now on."""
+TRUNCATED = 4
+"""Something in the record was cut; the original length is beside it."""
+RELATIVE = 8
+"""The claimed name is relative to the directory whose key is in `key`."""
+ADDRESS = 16
+"""A socket address follows the fixed part of a bulk record."""
+UNNAMED = 32
+"""The record refers to no object: its session was not known."""
+COMPAT = 64
+"""The call came through the 32-bit entry point: `nr` is from that table."""
+MANY = 128
+"""The process had more descriptors than the kernel swept: the reader sweeps the rest."""
+CREATED = 256
+"""The open made the file (the kernel's FMODE_CREATED)."""
+KF = {"CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
+      "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY}
+
+# ---- flags of a file definition ---------------------------------------------------------------------------------------
+FILE_FLAGS = {"DELETED": 1, "NO_PATH": 2, "TOO_DEEP": 4, "UNSTABLE": 8, "DETACHED": 16, "CUT": 32}
+
+CLOSE_REASONS = ("close", "dup", "exec", "exit", "evict", "interval")
+"""`ebpf.close.reason`, by number."""
+
+# ---- what both lanes share ----------------------------------------------------------------------------------------------
+TASK = Layout("task_facts", (
+    Field("start", "u64", doc="start time of the thread group leader, CLOCK_BOOTTIME ns"),
+    Field("parent_start", "u64", doc="the same of the real parent's leader"),
+    Field("cgroup", "u64", doc="cgroup v2 id"),
+    Field("exe_key", "u64", doc="path key of mm->exe_file, 0 for kernel threads"),
+    Field("tgid", "u32", "process.pid", doc="process id"),
+    Field("tid", "u32", "process.thread.id", doc="thread id"),
+    Field("exec_id", "u32", doc="number of execs of this process (self_exec_id)"),
+    Field("ppid", "u32", "process.parent.pid", doc="process id of the real parent"),
+    Field("uid", "u32", "process.real_user.id", "keyword", "real user id"),
+    Field("euid", "u32", "user.id", "keyword", "effective user id"),
+    Field("gid", "u32", "process.real_group.id", "keyword", "real group id"),
+    Field("egid", "u32", "group.id", "keyword", "effective group id"),
+    Field("login_uid", "u32", "ebpf.login.uid", doc="audit login uid; 4294967295 = unset"),
+    Field("login_session", "u32", "ebpf.login.session", doc="audit session; 4294967295 = unset"),
+    Field("comm", "u8[16]", "process.thread.name", "keyword", "thread name (comm)"),
+))
+
+RECORD = Layout("record", (
+    Field("type", "u16", doc="event id, or a definition's"),
+    Field("units", "u16", doc="length in units of 64 bytes"),
+    Field("tid", "u32", doc="thread id"),
+    Field("ts", "u64", "ebpf.timestamp_ns", doc="CLOCK_BOOTTIME ns when the call returned"),
+    Field("seq", "u64", doc="this CPU's sequence number over both lanes; of a definition: the next one"),
+    Field("key", "u64", doc="object key"),
+))
+
+BULK = Layout("bulk_event", (
+    *RECORD.fields,
+    Field("ret", "s64", "ebpf.ret", doc="return value"),
+    Field("nr", "u16", "ebpf.syscall", "keyword", "syscall", "syscall"),
+    Field("kf", "u16", doc="flags"),
+    Field("fd", "s32", "ebpf.fd", doc="file descriptor"),
+    Field("session", "u32", doc="slot of the read/write session, 0xffffffff: none"),
+    Field("generation", "u32", doc="generation of that slot"),
+))
+
+CONTROL = Layout("control_event", (
+    Field("length", "u32", doc="total length in bytes"),
+    Field("type", "u16", doc="event id"),
+    Field("cpu", "u16", "ebpf.cpu", doc="CPU"),
+    Field("ts", "u64", "ebpf.timestamp_ns", doc="CLOCK_BOOTTIME ns"),
+    Field("seq", "u64", doc="this CPU's sequence number over both lanes"),
+    Field("ret", "s64", "ebpf.ret", doc="return value"),
+    Field("nr", "u16", "ebpf.syscall", "keyword", "syscall; 65535: none", "syscall"),
+    Field("kf", "u16", doc="flags"),
+    Field("fd", "s32", "ebpf.fd", doc="file descriptor; -1: none"),
+    Field("arg", "u64", doc="meaning depends on the event: flags, exit code"),
+    Field("ino", "u64", "file.inode", "keyword", "inode", "text"),
+    Field("dev", "u32", "file.device", "keyword", "device, major:minor", "device"),
+    Field("mode", "u32", "file.mode", "keyword", "permissions, octal", "mode"),
+    Field("original", "u32", doc="length before truncation, 0: whole"),
+    Field("flags", "u32", doc="FILE_FLAGS of the named object"),
+    *TASK.fields,
+))
+
+DEF_TASK, DEF_FILE, DEF_SOCKET, DEF_SESSION = 1, 2, 3, 4
+"""Types of definitions: records that name what later records refer to. Not events."""
+
+TASK_DEFINITION = Layout("task_definition", (*RECORD.fields, *(
+    Field("t_" + f.name, f.ctype, doc=f.doc) for f in TASK.fields
+), Field("cgroup_bytes", "u32", doc="bytes of cgroup names that follow, leaf first, each with its NUL"),
+   Field("pad", "u32")))
+
+FILE_DEFINITION = Layout("file_definition", (
+    *RECORD.fields,
+    Field("ino", "u64", doc="inode number"),
+    Field("dev", "u32", doc="device as the kernel has it (20 bits minor)"),
+    Field("generation", "u32", doc="inode generation"),
+    Field("mode", "u32", doc="type and permissions"),
+    Field("uid", "u32", doc="owner"),
+    Field("gid", "u32", doc="owning group"),
+    Field("flags", "u32", doc="FILE_FLAGS"),
+    Field("mount_ns", "u32", doc="mount namespace"),
+    Field("bytes", "u32", doc="bytes of names that follow, leaf first, each with its NUL"),
+))
+
+SOCKET_DEFINITION = Layout("socket_definition", (
+    *RECORD.fields,
+    Field("ino", "u64", doc="inode of the socket"),
+    Field("cookie", "u64", doc="socket cookie, 0: none yet"),
+    Field("family", "u16", doc="AF_*"),
+    Field("kind", "u16", doc="SOCK_*"),
+    Field("protocol", "u16", doc="IPPROTO_*"),
+    Field("local_port", "u16", doc="host byte order"),
+    Field("remote_port", "u16", doc="host byte order"),
+    Field("local_bytes", "u16", doc="length of the Unix name that follows"),
+    Field("remote_bytes", "u16", doc="length of the peer's Unix name that follows it"),
+    Field("state", "u16", doc="TCP state"),
+    Field("local", "u8[16]", doc="local address, IPv4 in the first 4 bytes"),
+    Field("remote", "u8[16]", doc="remote address"),
+))
+
+LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION)
+
+BLOBS = (
+    Blob("executable", 1, "process.executable", "keyword", "path of the running program: kernel's mm->exe_file"),
+    Blob("directory", 2, "process.working_directory", "keyword", "working directory: the kernel's fs->pwd"),
+    Blob("args", 3, "process.args", "keyword", "arguments, NUL separated"),
+    Blob("name", 4, "file.path", "keyword", "the caller's name of the object"),
+    Blob("base", 5, "", "", "directory a relative name starts from"),
+    Blob("name2", 6, "file.path", "keyword", "the caller's second name"),
+    Blob("base2", 7, "", "", "directory the second name starts from"),
+    Blob("address", 8, "destination.ip", "ip", "socket address given by the caller"),
+    Blob("socket", 9, "source.ip", "ip", "the socket as the kernel has it (a socket definition)"),
+    Blob("cgroup", 10, "container.id", "keyword", "cgroup names, leaf first"),
+)
+BLOB = {blob.name: blob for blob in BLOBS}

@@ -1,0 +1,90 @@
+"""The fields of documents that several events share, beside the members of their records.
+
+Owns the groups of fields; knows no event.
+"""
+
+from __future__ import annotations
+
+from monitor.model import Field, Shown
+
+TASK_BLOBS = ("executable", "cgroup")
+TOTALS = (
+    Field("read_count", "u64", "ebpf.read.count", doc="reads or receives since the record before"),
+    Field("read_bytes", "u64", "ebpf.read.bytes", doc="their bytes"),
+    Field("write_count", "u64", "ebpf.write.count", doc="writes or sends since the record before"),
+    Field("write_bytes", "u64", "ebpf.write.bytes", doc="their bytes"),
+    Field("reason", "u64", "ebpf.close.reason", "keyword", "why the record was made", "close_reason"),
+    Field("pad", "u64"), Field("pad2", "u64"), Field("pad3", "u64"),
+)
+FILE_SHOWN: tuple[Shown, ...] = (
+    Shown("file.path", "keyword", "the host's path of the object after the act"), Shown("file.name", "keyword", "its last name"),
+    Shown("file.inode", "keyword", "inode number"), Shown("file.device", "keyword", "device, major:minor"),
+    Shown("file.mode", "keyword", "permissions, octal"),
+    Shown("file.type", "keyword", "file, dir, symlink, char_device, block_device, fifo, socket or unknown"),
+    Shown("ebpf.path_flags", "keyword", "what is odd about the path: deleted, no_path, too_deep, unstable, detached"),
+)
+"""What names a file that the kernel vouches for."""
+CLAIM_SHOWN: tuple[Shown, ...] = (
+    Shown("file.path", "keyword", "the caller's name, made absolute where its base is known"), Shown("file.name", "keyword", "its last name"),
+)
+"""What names a file of which there is the caller's word only."""
+SOCKET_SHOWN: tuple[Shown, ...] = (
+    Shown("source.ip", "ip", "local address"), Shown("source.port", "long", "local port"),
+    Shown("destination.ip", "ip", "remote address"), Shown("destination.port", "long", "remote port"),
+    Shown("network.transport", "keyword", "tcp, udp, ..."), Shown("network.type", "keyword", "ipv4 or ipv6"),
+    Shown("ebpf.socket.family", "keyword", "address family"), Shown("ebpf.socket.type", "keyword", "socket type"),
+    Shown("ebpf.socket.inode", "keyword", "inode number of the socket"),
+    Shown("ebpf.socket.cookie", "keyword", "the kernel's cookie of the socket, where it has one"),
+    Shown("ebpf.socket.path", "keyword", "name of the local Unix socket; @ begins an abstract one"),
+    Shown("ebpf.socket.peer_path", "keyword", "name of the remote Unix socket"),
+)
+"""What names a socket."""
+BULK_SHOWN: tuple[Shown, ...] = (
+    Shown("ebpf.unresolved", "boolean", "the object was not known any more when the record was read"),
+)
+CUT = (Shown("ebpf.truncated", "boolean", "something was cut"), Shown("ebpf.original_bytes", "long", "length in bytes before it was cut"))
+DIRECTION = Shown("network.direction", "keyword", "egress: this host connected; ingress: it accepted")
+CLAIM = Shown("ebpf.claimed", "boolean", "the name or address is the caller's word")
+
+
+def source(doc: str) -> Shown:
+    """`ebpf.path_source` of an event, with the sources that it can have."""
+    return Shown("ebpf.path_source", "keyword", "where the name comes from: " + doc)
+
+
+KERNEL_FILE = source("file (the kernel's file object)")
+READS = ("read", "pread64", "readv", "preadv", "preadv2")
+WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2")
+FOLD = ("standard", "full", "trace")
+EXIT = "tp_btf/sys_exit"
+
+COMMON: tuple[Shown, ...] = (
+    Shown("@timestamp", "date_nanos", "event time"), Shown("ecs.version", "keyword", "version of ECS"),
+    Shown("agent.id", "keyword", "this agent"), Shown("agent.type", "keyword", "ebpf-monitor"),
+    Shown("agent.version", "keyword", "its version"), Shown("host.id", "keyword", "machine id"),
+    Shown("host.name", "keyword", "host name"), Shown("host.boot.id", "keyword", "boot id"),
+    Shown("host.os.type", "keyword", "linux"), Shown("event.kind", "keyword", "event or metric"),
+    Shown("event.module", "keyword", "ebpf_monitor"), Shown("event.dataset", "keyword", "family"),
+    Shown("event.category", "keyword", "ECS category"), Shown("event.type", "keyword", "ECS type"),
+    Shown("event.action", "keyword", "Elastic's word for the act"),
+    Shown("event.id", "keyword", "host, epoch, sequence: also the document's _id"),
+    Shown("event.sequence", "long", "dense number within the epoch"), Shown("ebpf.event", "keyword", "name in this catalogue"),
+    Shown("ebpf.schema", "long", "version of the document format"),
+    Shown("ebpf.timestamp_ns", "long", "event time, CLOCK_BOOTTIME ns"),
+)
+"""What every document carries."""
+KERNEL_SHOWN: tuple[Shown, ...] = (
+    Shown("event.outcome", "keyword", "success or failure"), Shown("ebpf.cpu", "long", "CPU"),
+    Shown("error.code", "keyword", "name of the error of a failed call"), Shown("ebpf.errno", "long", "its number"),
+    Shown("ebpf.raw", "object", "exact bytes, base64, of each shown name that is not clean text, under the field's path with _ for ."),
+)
+"""What documents of kernel events carry beside the members of their record."""
+TASK_SHOWN: tuple[Shown, ...] = (
+    Shown("process.entity_id", "keyword", "stable id of the process"), Shown("process.name", "keyword", "base name of the executable"),
+    Shown("process.executable", "keyword", "path of the running program"),
+    Shown("process.parent.entity_id", "keyword", "stable id of the parent"),
+    Shown("process.real_user.name", "keyword", "name in the passwd file"), Shown("process.real_group.name", "keyword", "name in the group file"),
+    Shown("user.name", "keyword", "name in the passwd file"), Shown("group.name", "keyword", "name in the group file"),
+    Shown("container.id", "keyword", "from the cgroup"),
+)
+"""What names the process beside the members of TASK. Of the real user and group bulk events carry only what differs."""
