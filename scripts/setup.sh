@@ -118,11 +118,29 @@ fill_venv() { # $1: group
     say "installing the locked Python packages ($1)"
     requirements "$1" >.venv/setup.requirements
     pip install --require-hashes --only-binary :all: -r .venv/setup.requirements
+    if [ "$1" = test ]; then add_promtool; fi
     say "installing ebpf-monitor from this directory"
     pip install --no-deps --no-build-isolation --no-index --editable .
     printf '%s %s\n' "$(state)" "$1" >.venv/setup.stamp.new
     mv .venv/setup.stamp.new .venv/setup.stamp
     say "ready: .venv/bin/ebpf-monitor"
+}
+
+add_promtool() { # .venv/bin/promtool out of Debian's prometheus, which is not installed: that would start a server
+    if [ -x .venv/bin/promtool ]; then return; fi
+    say "unpacking promtool from Debian's package prometheus"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    as_root=
+    chmod 755 "$work" # apt drops its privileges to download
+    if ! (cd "$work" && apt-get -q -y download prometheus) >"$work/log" 2>&1; then
+        if [ "$(id -u)" -eq 0 ]; then apt_log=$work/log; apt update || true; fi
+        (cd "$work" && apt-get -q -y download prometheus) >"$work/log" 2>&1 || { cat "$work/log" >&2; die "apt-get could not download prometheus"; }
+    fi
+    dpkg -x "$work"/prometheus_*.deb "$work/tree"
+    cp "$work/tree/usr/bin/promtool" .venv/bin/promtool
+    rm -rf "$work"
+    trap - EXIT
 }
 
 # ---- the lock file ---------------------------------------------------------------------------------------------------
