@@ -33,7 +33,9 @@ from monitor.kernel.probes import ProbeError
 from monitor.kernel.selftest import SelfTestError
 from monitor.ledger import State, retold, unwritten
 from monitor.log import LogError
+from monitor.notify import Notifier, Progress, Service
 from monitor.startup import Options, Startup
+from monitor.status import losses
 
 _GIVE_UP_AT = 0.75
 _CALM_FACTOR, _CALM_LINES = 5, 64
@@ -47,9 +49,23 @@ class Monitor(Startup):
     reopen: bool = False
     lines_taken: int = 0
     log_problem: str = ""
+    handing_over: bool = False
+    """a successor follows at once: the kernel goes on recording"""
+    service: Service = field(init=False)
+    whole: bool = True
+    """everything that was seen is encoded"""
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
+
+    def __post_init__(self) -> None:
+        longest_pause = self.config.commit_interval_ms / 1000
+        self.service = Service(Notifier(os.environ), longest_pause)
+
+    @property
+    def keeps_capture(self) -> bool:
+        """The programs stay attached when this run ends."""
+        return self.config.keep_capture or self.handing_over
 
     def start(self) -> None:
         """Everything up to the loop. Raises StartError."""
@@ -133,6 +149,7 @@ class Monitor(Startup):
         while not self.stopping:
             busy = self.turn()
             now = time.monotonic()
+            self._tell_service(now)
             if now >= next_second:
                 next_second = now + 1.0
                 self._each_second()
@@ -154,7 +171,7 @@ class Monitor(Startup):
         """One look at the rings and what follows from it. True: there is more right now."""
         self._reopen()
         self.order.look()
-        whole = self.pipeline.fill()
+        whole = self.whole = self.pipeline.fill()
         if whole:
             self.order.close_gaps()
         for members in self.ledger.losses(self.order.take_gaps(), f"{self.epoch:016x}"):
@@ -201,6 +218,7 @@ class Monitor(Startup):
         self._reopen()
         self._notices += self.log.poll()
         self._write_status()
+        self._tell_service(time.monotonic())
 
     def _loss(self, members: Document) -> None:
         """A loss record. One in a batch that cannot be written is made again."""
@@ -229,11 +247,14 @@ class Monitor(Startup):
         if not self.reopen:
             return
         self.reopen = False
+        self.service.reloading()
         try:
             self.log.reopen()
         except LogError as error:
             self.options.say(f"cannot reopen the log: {error}")
             return
+        finally:
+            self.service.reloaded()
         if not self.log_problem:
             self._announce(0)
             self.capture.commit.mark_done()
@@ -273,6 +294,26 @@ class Monitor(Startup):
             "ledger": self.ledger.balance(),
         }
 
+    def _tell_service(self, now: float) -> None:
+        """What the service manager wants to know, when it is due."""
+        if not self.service.due(now):
+            return
+        seen = Progress(
+            cut=int(self.order.state[CUT]),
+            taken=self.pipeline.counts.received + self.pipeline.counts.made,
+            idle=self.whole,
+            logged=self.pipeline.sequence - 1,
+            durable=self.log.durable_sequence,
+            received=self.pipeline.counts.received,
+            told=bool(self.log_problem) or self.log.sync_failing,
+        )
+        self.service.turn(now, seen, self._status_line(seen))
+
+    def _status_line(self, seen: Progress) -> str:
+        lost = losses(self.ledger.balance())["total"]
+        line = f"{seen.logged:,} lines logged, {lost:,} events lost, rings {100 * self.capture.fill():.0f} % full"
+        return f"The log cannot be written: {self.log_problem}; {line}" if self.log_problem else line
+
     def _write_status(self) -> None:
         target = self.config.run_dir / "status.json"
         fresh, problem = target.with_suffix(".new"), ""
@@ -287,8 +328,9 @@ class Monitor(Startup):
 
     # ---- stop ----
     def stop(self) -> None:
-        """Detaches (unless keep_capture), takes what is left in the rings, writes monitor_stop, closes."""
-        if not self.config.keep_capture:
+        """Detaches (unless capture is kept), takes what is left in the rings, writes monitor_stop, closes."""
+        self.service.stopping("Taking what is left in the rings")
+        if not self.keeps_capture:
             loader.detach(self.capture.directory)
         self._drain()
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
@@ -299,11 +341,13 @@ class Monitor(Startup):
         if self.options.record:
             self.recorder.close()
         self.capture.close()
-        if not self.config.keep_capture:
+        if not self.keeps_capture:
             loader.remove(self.capture.directory)
             with contextlib.suppress(OSError):  # another capture may be pinned there
                 self.config.pin_dir.rmdir()
         self.lock.release()
+        left = "; the kernel goes on recording" if self.keeps_capture else ""
+        self.options.say(f"stopped ({self.stopping or 'stop'}): {self.pipeline.sequence - 1:,} lines logged{left}")
 
     def _drain(self) -> None:
         """Takes what is in the rings. Programs may run for some milliseconds after they were detached."""
@@ -311,7 +355,7 @@ class Monitor(Startup):
         asked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         while quiet < 3 and time.monotonic() < deadline:
             more = self.turn()
-            if self.config.keep_capture:  # what comes from now on is the next reader's
+            if self.keeps_capture:  # what comes from now on is the next reader's
                 if not more and int(self.order.state[CUT]) > asked:
                     return
                 more = True
@@ -330,11 +374,16 @@ def run(config: Config, options: Options) -> int:
     def on_stop(number: int, _frame: object) -> None:
         monitor.stopping = signal.Signals(number).name
 
+    def on_hand_over(number: int, frame: object) -> None:
+        monitor.handing_over = True
+        on_stop(number, frame)
+
     def on_hangup(_number: int, _frame: object) -> None:
         monitor.reopen = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_stop)
+    signal.signal(signal.SIGUSR1, on_hand_over)
     signal.signal(signal.SIGHUP, on_hangup)
     try:
         monitor.start()

@@ -163,7 +163,8 @@ class Screen:
     ) -> None:
         self._errors, self._where = errors, where
         self._printer = None if output is None else Printer(output, compact or Compact(), self._reader_gone)
-        self._terminal = errors is not None and output is None and errors.isatty()
+        self._interactive = errors is not None and errors.isatty()
+        self._terminal = self._interactive and output is None
         self._before: dict[str, Any] | None = None
         self._progress = False
 
@@ -192,7 +193,8 @@ class Screen:
         """Called each second with the monitor's status."""
         before, self._before = self._before, status
         if before is None:
-            self.say(f"recording as process {status['pid']}; {self._where}; Ctrl-C ends it")
+            end = "; Ctrl-C ends it" if self._interactive else ""
+            self.say(f"recording as process {status['pid']}; {self._where}{end}")
         elif self._terminal:
             self._put(f"\r{progress(before, status)[: self._columns() - 1]}\x1b[K")
             self._progress = True

@@ -104,6 +104,11 @@ class Log:
         """The last such failure's errno name."""
         return self._commit.failure_reason
 
+    @property
+    def sync_failing(self) -> bool:
+        """The latest sync failed; it is tried again."""
+        return self._commit.failing
+
     def open(self) -> int:
         """Check or make the directory, open or make the file, cut a torn last line; how many bytes were cut.
 

@@ -196,7 +196,7 @@ def test_no_progress_without_a_terminal() -> None:
     with Screen(errors, where="log in /x") as screen:
         for second in range(5):
             screen.tick(status(10 * second, float(second)))
-    assert errors.getvalue() == "recording as process 42; log in /x; Ctrl-C ends it\n"
+    assert errors.getvalue() == "recording as process 42; log in /x\n"
 
 
 @pytest.mark.parametrize("errors", [None, Terminal()])

@@ -303,4 +303,4 @@ def test_progress_on_a_terminal_stays_on_one_line(place: Place) -> None:
     text = seen.decode()
     assert re.search(r"\r[\d,]+ events/s, [\d,]+ logged, 0 lost, lag \d+, to sync [\d,]+, rings \d+ %", text)
     assert text.count("events/s") >= 2
-    assert text.count("\n") == 1, "only the first message ends a line"
+    assert text.count("\n") == 2, "only the first and the last message end a line"

@@ -99,15 +99,19 @@ def test_a_regular_stop_under_load_drains_detaches_and_leaves_nothing_behind(
     assert check_mixed(monitor, acts, performed, more=True) >= performed
 
 
-def test_with_keep_capture_a_stop_keeps_recording_and_the_next_start_goes_on(
-    monitor: MonitorRun, program: Path, tmp_path: Path
+@pytest.mark.parametrize("numbers", [(), (signal.SIGUSR1,)], ids=["keep_capture", "SIGUSR1"])
+def test_a_stop_that_keeps_capture_goes_on_recording_and_the_next_start_goes_on(
+    monitor: MonitorRun, program: Path, tmp_path: Path, numbers: tuple[int, ...]
 ) -> None:
-    monitor.settings["keep_capture"] = True
+    """By configuration, or by the signal of a restart: the SIGTERM that follows it must not undo it."""
+    monitor.settings["keep_capture"] = not numbers
     monitor.start()
     acts = Acts(program, tmp_path / "acts", "mixed", rate=RATE)
     for number in range(3):
         wait_for(lambda mark=RATE // 5 * (number + 1): acts.performed > mark, what="the load runs")
         began = time.monotonic()
+        for number in numbers:
+            monitor.signal(number)
         assert monitor.stop() == 0
         assert time.monotonic() - began < 5, "what comes after the signal is not waited for"
         assert len(monitor.captures()) == 1
@@ -115,6 +119,7 @@ def test_with_keep_capture_a_stop_keeps_recording_and_the_next_start_goes_on(
     count = acts.stop()
     monitor.wait_balanced()
     assert monitor.stop() == 0
+    assert len(monitor.captures()) == len(numbers) ^ 1, "a stop without the signal takes the capture away"
     found = check_chain(monitor)
     assert len(found.epochs) == 4
     assert [made["monitor"]["adopted"] for made in found.made if made["event"] == "monitor_start"] == [
