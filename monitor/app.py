@@ -127,12 +127,17 @@ class Monitor(Startup):
         """The processes that are there already, but those that an adopted capture has told of."""
         if self.adopted:
             return
-        arguments = {process.pid: process for process in procfs.scan()}
+        limit = self.config.args_limit_bytes
+        arguments = {process.pid: process for process in procfs.scan(max_args_bytes=limit)}
         for raw in scanned:
             values = decode.control(raw).values
             known = arguments.get(values["tgid"])
             same = known is not None and procfs.same_start(values["start"], known.start_ticks)
-            self.pipeline.found(raw, b"".join(a + b"\0" for a in known.args) if known is not None and same else b"")
+            if known is not None and same:
+                original = known.args_bytes if known.args_truncated else 0
+                self.pipeline.found(raw, b"".join(a + b"\0" for a in known.args), original)
+            else:
+                self.pipeline.found(raw)
             if not self.pipeline.room:
                 self._commit()
 

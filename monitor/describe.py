@@ -61,6 +61,7 @@ def _process(record: Record, found: Names, extra: Document) -> Document:
     if record.kind.name == "process_found":
         if "args" in record.blobs:
             put_arguments(process, found, naming.arguments(record.blobs["args"]))
+        _cut(values, extra)
         if "directory" in record.blobs:
             process["working_directory"] = names.put(
                 found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0)
@@ -91,15 +92,20 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
         found.sections, found.ebpf, found.raw = _parts(named)
     if "args" in record.blobs:
         put_arguments(process, found, naming.arguments(record.blobs["args"]))
-    if values["kf"] & events.TRUNCATED:
-        extra["truncated"] = True
-        if values["original"]:  # of a failed exec's name the whole length is not known
-            extra["original_bytes"] = values["original"]
+    _cut(values, extra)
     if "directory" in record.blobs:
         process["working_directory"] = names.put(
             found.raw, "process.working_directory", naming.path(record.blobs["directory"], 0)
         )
     return process
+
+
+def _cut(values: dict[str, Any], extra: Document) -> None:
+    """Says that the arguments were cut, and how long they were."""
+    if values["kf"] & events.TRUNCATED:
+        extra["truncated"] = True
+        if values["original"]:  # of a failed exec's name the whole length is not known
+            extra["original_bytes"] = values["original"]
 
 
 def put_arguments(process: Document, found: Names, arguments: Sequence[bytes]) -> None:

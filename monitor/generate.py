@@ -9,20 +9,15 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from monitor import config, coverage, events
+from monitor import config, coverage, events, fields, mapping
 from monitor.config_keys import EsConfig
-from monitor.model import SCHEMA, EventType, Field, Layout, Shown
+from monitor.model import EventType, Layout, Shown
 
 WARNING = "generated from monitor/events/ by `make gen`; do not edit"
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout; an installed package has no generated files beside it."""
 GOLDENS = ROOT / "tests" / "goldens"
-
-_PATH_LIMIT, _ARGS_LIMIT, _TEXT_LIMIT = 4096, 8191, 1024  # characters; 8191 of 4 bytes are Lucene's longest term
-_LONG = ("process.args", "process.command_line")
-_PATHS = ("path", "executable", "working_directory", "peer_path")
 
 # ---- the C header ----------------------------------------------------------------------------------------------------
 
@@ -59,122 +54,6 @@ def c_header() -> str:
     names |= {f"BLOB_{blob.name.upper()}": blob.kind for blob in events.BLOBS}
     parts.append("\n".join(f"#define {name} {value}" for name, value in names.items()))
     return "\n\n".join(parts) + "\n"
-
-
-# ---- the fields of documents -----------------------------------------------------------------------------------------
-
-
-def _members(fields: Iterable[Field]) -> tuple[Shown, ...]:
-    return tuple(Shown(member.path, member.es, member.doc) for member in fields if member.path)
-
-
-def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
-    """The document fields that this event can carry, by what they are about; "own" are the event's own."""
-    if kind.lane == "made" and not kind.blobs:
-        return {"every document": events.COMMON, "own": kind.shown}
-    control = kind.lane != "bulk"
-    record = (events.CONTROL if control else events.BULK).fields
-    shared = {member.name for member in events.TASK.fields}
-    shared |= {"ts", "cpu", "ino", "dev", "mode"}  # events.COMMON, KERNEL_SHOWN and FILE_SHOWN have them
-    lane = _members(member for member in record if member.name not in shared)
-    task = _members(member for member in events.TASK.fields if control or not member.path.startswith("ebpf.login."))
-    if control and kind.object != "socket":
-        lane = tuple(shown for shown in lane if shown.path != "ebpf.fd")
-    found = {
-        "every document": events.COMMON,
-        "kernel events": (*lane, *events.KERNEL_SHOWN),
-        "process": (*task, *events.TASK_SHOWN),
-    }
-    if kind.object == "socket":
-        found["socket"] = events.SOCKET_SHOWN
-    elif kind.object == "file":
-        claims_only = control and kind.name != "process_exec"
-        found["file"] = events.CLAIM_SHOWN if claims_only else events.FILE_SHOWN
-    blobs = tuple(events.BLOB[name] for name in kind.blobs if name in ("directory", "args"))
-    if kind.lane == "made":  # of a process, without an act
-        found["kernel events"] = tuple(shown for shown in events.KERNEL_SHOWN if shown.path == "ebpf.raw")
-    found["own"] = (
-        *_members(kind.fields),
-        *(Shown(blob.path, blob.es, blob.doc) for blob in blobs),
-        *kind.shown,
-        *(events.BULK_SHOWN if not control else ()),
-    )
-    absent = events.ABSENT.get(kind.name, ())
-    return {title: tuple(shown for shown in members if shown.path not in absent) for title, members in found.items()}
-
-
-def paths(kind: EventType) -> dict[str, str]:
-    """Every document field that this event can carry, with its Elasticsearch type."""
-    found: dict[str, str] = {}
-    for members in groups(kind).values():
-        for shown in members:
-            if found.setdefault(shown.path, shown.es) != shown.es:
-                raise ValueError(f"{kind.name}: {shown.path} is declared as {found[shown.path]} and as {shown.es}")
-    return found
-
-
-def all_paths() -> dict[str, str]:
-    """Every field of any event with its Elasticsearch type. Raises ValueError when two declarations disagree."""
-    found: dict[str, str] = {}
-    for kind in events.EVENTS:
-        for path, es in paths(kind).items():
-            if found.setdefault(path, es) != es:
-                raise ValueError(f"{path} is declared as {found[path]} and, for {kind.name}, as {es}")
-    return found
-
-
-# ---- Elasticsearch ---------------------------------------------------------------------------------------------------
-
-
-def _property(path: str, es: str) -> dict[str, Any]:
-    if es == "keyword":
-        limit = _ARGS_LIMIT if path in _LONG else _PATH_LIMIT if path.rpartition(".")[2] in _PATHS else _TEXT_LIMIT
-        return {"type": es, "ignore_above": limit}
-    if es == "object":
-        return {"type": es, "enabled": False}
-    return {"type": es}
-
-
-def _place(properties: dict[str, Any], path: str, leaf: dict[str, Any]) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        properties = properties.setdefault(parent, {"properties": {}}).get("properties")
-        if properties is None:
-            raise ValueError(f"{path}: {parent} is a field and an object")
-    if name in properties:
-        raise ValueError(f"{path} is a field and an object")
-    properties[name] = leaf
-
-
-def mapping() -> dict[str, Any]:
-    """The Elasticsearch mapping of all events: nothing dynamic, aliases for the original tool's flat names."""
-    properties: dict[str, Any] = {}
-    found = all_paths()
-    for path in sorted(found):
-        _place(properties, path, _property(path, found[path]))
-    for alias, target in events.ALIASES.items():
-        if target not in found:
-            raise ValueError(f"alias {alias}: no event has a field {target}")
-        _place(properties, alias, {"type": "alias", "path": target})
-    return {"dynamic": False, "_meta": _meta(), "properties": properties}
-
-
-def _meta() -> dict[str, Any]:
-    return {"ebpf_monitor": {"schema": SCHEMA}}
-
-
-def template() -> dict[str, Any]:
-    """The composable index template for the default index name."""
-    return {
-        "index_patterns": [f"{EsConfig().es_index}-*"],
-        "priority": 500,
-        "version": SCHEMA,
-        "_meta": _meta() | {"description": WARNING},
-        "template": {
-            "settings": {"index": {"codec": "best_compression", "number_of_shards": 1, "refresh_interval": "5s"}},
-            "mappings": mapping(),
-        },
-    }
 
 
 # ---- reference pages -------------------------------------------------------------------------------------------------
@@ -228,7 +107,7 @@ def _example(kind: EventType) -> str:
 
 
 def _section(kind: EventType, level: str, *, whole: bool) -> str:
-    found = groups(kind)
+    found = fields.groups(kind)
     if found.get("file") == events.CLAIM_SHOWN:
         found["own"] = (*found.pop("file"), *found["own"])
     own = found.pop("own")
@@ -274,7 +153,7 @@ def reference(name: str | None = None) -> str:
     ]
     shared: dict[str, dict[str, Shown]] = {}
     for kind in events.EVENTS:
-        for title, members in groups(kind).items():
+        for title, members in fields.groups(kind).items():
             if title != "own" and members != events.CLAIM_SHOWN:
                 shared.setdefault(title, {}).update({shown.path: shown for shown in members})
     parts += [f"## {_TITLES[title]}\n\n{_table(members.values())}\n" for title, members in shared.items()]
@@ -298,12 +177,20 @@ def configuration_page() -> str:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def _json(document: dict[str, object]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
 def files() -> dict[str, str]:
     """Every generated file: its path below the checkout, and its text."""
+    index = EsConfig().es_index
     return {
         "bpf/generated/events.h": c_header(),
         "config/config.sample.json": config.sample(),
-        "config/index-template.json": json.dumps(template(), indent=2) + "\n",
+        "config/ilm-policy.json": _json(mapping.policy()),
+        "config/index-template-minimal.json": _json(mapping.template(index, mapping.MINIMAL)),
+        "config/index-template.json": _json(mapping.template(index)),
+        "config/shipper-role.json": _json(mapping.role(index)),
         "docs/events.md": reference(),
         "docs/configuration.md": configuration_page(),
         "docs/coverage.md": coverage.page(WARNING.replace("events.py", "coverage.py")),

@@ -187,9 +187,15 @@ class Pipeline:
         self._append(encode.line(found))
         self._made += 1
 
-    def found(self, raw: bytes, arguments: bytes) -> None:
-        """Adds the document of a process that the scan at start found; `arguments` NUL separated, from /proc."""
+    def found(self, raw: bytes, arguments: bytes = b"", original_bytes: int = 0) -> None:
+        """Adds the document of a process that the scan at start found.
+
+        `arguments` are from /proc, NUL separated; `original_bytes` their length before they were cut, 0: whole.
+        """
         record = decode.control(raw)
+        if original_bytes:
+            record.values["kf"] |= events.TRUNCATED
+            record.values["original"] = original_bytes
         if arguments:
             record.blobs["args"] = arguments
         if "executable" in record.blobs:

@@ -18,7 +18,7 @@ USER_HZ = 100
 TICK_NS = 1_000_000_000 // USER_HZ
 """Nanoseconds in a tick."""
 
-MAX_ARGS_BYTES = 1 << 20
+MAX_ARGS_BYTES = 16_384
 """Bytes of a command line that are kept by default."""
 
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h

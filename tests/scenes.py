@@ -433,7 +433,7 @@ MADE: dict[str, Callable[[], encode.Document]] = {
 }
 """Golden name -> the members of `ebpf` of a document that the monitor makes itself."""
 
-FOUND: dict[str, tuple[bytes, bytes]] = {
+FOUND: dict[str, tuple[bytes, bytes, int]] = {
     "process_found": (
         control(
             "process_found",
@@ -441,10 +441,12 @@ FOUND: dict[str, tuple[bytes, bytes]] = {
             **facts(tgid=300, tid=300, comm=b"python3", start=3_000_000_001, login_uid=1000, login_session=3),
         ),
         b"python3\0-m\0http.server\0",
+        0,
     ),
-    "process_found.non_utf8": (control("process_found", {}, **facts(tgid=300, tid=300, comm=b"caf\xe9")), b"caf\xe9\0"),
+    "process_found.non_utf8": (control("process_found", {}, **facts(tgid=300, tid=300, comm=b"caf\xe9")), b"caf\xe9\0", 0),
+    "process_found.truncated": (control("process_found", {}, **facts(tgid=300, tid=300)), b"sh\0-c\0aaaa\0", 65536),
 }
-"""Golden name -> a record of the scan at start, and the arguments that /proc shows."""
+"""Golden name -> a record of the scan at start, the arguments that /proc shows, and their length if it shows less."""
 
 
 def line(name: str) -> bytes:

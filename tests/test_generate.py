@@ -5,25 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from monitor import events, generate
-from monitor.config_keys import KEYS, EsConfig
-
-
-def properties(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, leaf in mapping["properties"].items():
-        if "properties" in leaf:
-            yield from properties(leaf, f"{prefix}{name}.")
-        else:
-            yield prefix + name, leaf
-
-
-MAPPED = dict(properties(generate.mapping()))
+from monitor import events, fields, generate
+from monitor.config_keys import KEYS
 
 
 def test_no_checked_in_file_is_stale(repository: Path) -> None:
@@ -83,83 +70,11 @@ def test_header_compiles_as_c(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
 
 
-def test_mapping_is_closed_and_versioned() -> None:
-    mapping = generate.mapping()
-    assert mapping["dynamic"] is False
-    assert mapping["_meta"] == {"ebpf_monitor": {"schema": 1}}
-    assert len(MAPPED) > 100
-
-
-def test_mapping_types() -> None:
-    wanted = {
-        "@timestamp": {"type": "date_nanos"},
-        "source.ip": {"type": "ip"},
-        "destination.port": {"type": "long"},
-        "file.path": {"type": "keyword", "ignore_above": 4096},
-        "process.executable": {"type": "keyword", "ignore_above": 4096},
-        "file.Ext.original.path": {"type": "keyword", "ignore_above": 4096},
-        "process.args": {"type": "keyword", "ignore_above": 8191},
-        "user.id": {"type": "keyword", "ignore_above": 1024},
-        "ebpf.timestamp_ns": {"type": "long"},
-        "ebpf.claimed": {"type": "boolean"},
-        "ebpf.raw": {"type": "object", "enabled": False},
-    }
-    assert {name: MAPPED[name] for name in wanted} == wanted
-    limits = [leaf["ignore_above"] for leaf in MAPPED.values() if leaf["type"] == "keyword"]
-    assert max(limits) * 4 < 32766, "Lucene refuses a longer term, and with it the document"
-
-
-def test_flat_names_of_the_original_tool_are_aliases() -> None:
-    names = "timestamp_ns datetime pid ppid uid comm syscall filename fd ret error_code dest_ip dest_ipv6 dest_port sa_family"
-    names += " count bytes_rw"
-    assert set(events.ALIASES) == set(names.split())
-    for alias, target in events.ALIASES.items():
-        assert MAPPED[alias] == {"type": "alias", "path": target}
-        assert MAPPED[target]["type"] not in ("alias", "object")
-
-
-def test_template_takes_the_default_indices() -> None:
-    template = generate.template()
-    assert template["index_patterns"] == [f"{EsConfig().es_index}-*"]
-    assert template["template"]["mappings"] == generate.mapping()
-    assert template["_meta"]["ebpf_monitor"]["schema"] == 1
-    json.dumps(template)
-
-
-def test_two_declarations_that_disagree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "COMMON", (*events.COMMON, events.Shown("ebpf.ret", "keyword", "another type")))
-    with pytest.raises(ValueError, match=r"ebpf\.ret"):
-        generate.all_paths()
-
-
-def test_a_field_that_is_also_an_object_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "COMMON", (*events.COMMON, events.Shown("host", "keyword", "an object already")))
-    with pytest.raises(ValueError, match="host"):
-        generate.mapping()
-
-
-def test_an_alias_without_a_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "ALIASES", {"name": "no.such.field"})
-    with pytest.raises(ValueError, match=r"no\.such\.field"):
-        generate.mapping()
-
-
-def test_fields_are_those_that_an_event_can_have() -> None:
-    delete, exit_, start = (
-        generate.paths(events.EVENT[name]) for name in ("file_delete", "process_exit", "monitor_start")
-    )
-    assert "file.inode" not in delete, "the caller's word has no inode"
-    assert {"file.path", "ebpf.claimed", "error.code"} <= set(delete)
-    assert not {"error.code", "ebpf.syscall", "file.path", "ebpf.fd"} & set(exit_)
-    assert not {"event.outcome", "process.pid", "ebpf.cpu"} & set(start)
-    assert "ebpf.login.uid" not in generate.paths(events.EVENT["file_read"])
-
-
 @pytest.mark.parametrize("name", events.EVENT)
 def test_reference_of_an_event_names_each_of_its_fields_and_an_example(name: str) -> None:
     text = generate.reference(name)
     assert text.startswith(f"# {name}\n")
-    for path, es in generate.paths(events.EVENT[name]).items():
+    for path, es in fields.paths(events.EVENT[name]).items():
         assert f"| `{path}` | {es} | " in text
     example = text.partition("```json\n")[2].partition("```")[0]
     assert json.loads(example)["ebpf"]["event"] == name

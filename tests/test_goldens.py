@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
-from monitor import events, generate
+from monitor import events, fields, generate
+from monitor.model import SCHEMA
 from tests import scenes
 from tests.fakes import leaves
 
@@ -115,7 +116,7 @@ class TestEachGolden:
         found, kind = golden(name), events.EVENT[name.split(".")[0]]
         assert found["ebpf"]["event"] == kind.name
         assert found["event"]["dataset"] == kind.dataset
-        assert found["ebpf"]["schema"] == generate.template()["_meta"]["ebpf_monitor"]["schema"]
+        assert found["ebpf"]["schema"] == SCHEMA
 
     def test_failure_and_only_failure_has_an_error(self, name: str) -> None:
         found = golden(name)
@@ -129,7 +130,7 @@ class TestEachGolden:
 
     def test_every_field_is_declared_for_its_event_with_this_type(self, name: str) -> None:
         found = golden(name)
-        declared = generate.paths(events.EVENT[found["ebpf"]["event"]])
+        declared = fields.paths(events.EVENT[found["ebpf"]["event"]])
         for path, value in leaves(found):
             assert path in declared, path
             for one in value if isinstance(value, list) else [value]:
@@ -140,7 +141,7 @@ class TestEachGolden:
 
 def test_every_mapped_field_is_written_by_some_golden() -> None:
     written = {path for name in FILES for path, _ in leaves(golden(name))}
-    assert set(generate.all_paths()) - written == set()
+    assert set(fields.all_paths()) - written == set()
 
 
 def test_variants_that_the_format_promises_are_there() -> None:

@@ -63,7 +63,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # one declaration per key
     "configuration": ("config", "config_keys", "config_file", "embedded"),
     # the catalogue: data
-    "catalogue": ("events",),
+    "catalogue": ("events", "fields", "mapping"),
     # types, no input or output
     "model": ("__init__", "model"),
 }

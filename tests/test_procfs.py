@@ -220,10 +220,10 @@ def test_a_kernel_without_cgroups_has_every_process_at_the_root(tmp_path: Path) 
 
 
 def test_a_long_command_line_is_cut_and_says_so(tmp_path: Path) -> None:
-    add(tmp_path, 5, args=b"a\0" + b"b" * 300_000 + b"\0")
-    (process,) = scan(tmp_path, max_args_bytes=100_000)
-    assert process.args == (b"a", b"b" * 99_998)
-    assert (process.args_truncated, process.args_bytes) == (True, 300_003)
+    add(tmp_path, 5, args=b"a\0" + b"b" * 15_000 + b"\0")
+    (process,) = scan(tmp_path, max_args_bytes=10_000)
+    assert process.args == (b"a", b"b" * 9_998)
+    assert (process.args_truncated, process.args_bytes) == (True, 15_003)
     (whole,) = scan(tmp_path)
     assert not whole.args_truncated
     assert whole.args == (b"a", b"b" * 300_000)

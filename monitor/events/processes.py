@@ -31,6 +31,6 @@ PROCESSES: tuple[EventType, ...] = (
                Shown("process.args", "keyword", "arguments, as /proc shows them"),
                Shown("process.args_count", "long", "number of arguments"),
                Shown("process.command_line", "keyword", "the arguments joined by spaces"),
-               Shown("ebpf.scanned", "boolean", "from the scan at start: it was there before the monitor")), edge="process",
+               *CUT, Shown("ebpf.scanned", "boolean", "from the scan at start: it was there before the monitor")), edge="process",
               trigger="systemctl start ebpf-monitor"),
 )
