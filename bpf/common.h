@@ -49,6 +49,10 @@ enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_UNL
 #define CALL_COMPAT 0x2000  /* the 32-bit table has an entry of this number */
 #define CALL_FLAGS2 0x4000  /* open_how: the flags are behind the pointer in argument 2 */
 #define CALL_HANDLE 0x8000  /* open_by_handle_at: no name */
+#define CALL_PAIR 0x10000   /* reads from one descriptor and writes to another: two events, the source's first */
+#define CALL_FROM(c) ((c) >> 17 & 3)    /* ... which are in these arguments */
+#define CALL_TO(c) ((c) >> 19 & 3)
+#define CALL_VMSPLICE 0x200000          /* a read or a write: whichever the pipe's end is for */
 
 enum { CLASS_PROCESS, CLASS_FILE, CLASS_SOCKET, CLASSES };
 enum { WHY_CLOSE, WHY_DUP, WHY_EXEC, WHY_EXIT, WHY_EVICT, WHY_INTERVAL };
@@ -66,7 +70,9 @@ struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
   u64 head;               /* bytes ever written to this CPU's ring */
   u64 seq;                /* events ever numbered: submitted and refused */
   u64 busy;               /* 0; 1: a program is in flight; else its time stamp */
-  u64 folded, level, undefinable, control, swept;
+  u64 folded, level, undefinable, control;
+  u32 swept;              /* descriptors that a sweep has done */
+  u32 phase;              /* of a call with two descriptors: 1 its source, 2 its destination */
   u64 tail;               /* written by the reader, on a cache line of its own */
   u64 pad[7];
   u64 refused_ring[4], refused_control[4];
@@ -92,6 +98,7 @@ struct session {          /* reads and writes of one process through one descrip
 #define GENERATION(h, cpu) ((u32)(((h)->seq * NCPU + (cpu)) * 2 + 1))
 
 struct ring { u8 b[RING + SLACK]; };
+struct arguments { u64 ts, a[8]; s64 bytes; u32 compat, call; u8 address[128]; };   /* of the call that is being looked at */
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
 
 BPF_F_TABLE("array", u32, u32, calls, 1024, 1024);
@@ -101,6 +108,7 @@ BPF_F_TABLE("array", u32, struct ring, rings, NCPU, 1024);
 BPF_F_TABLE("array", u32, u64, sent, NSENT * NCPU, 1024);
 BPF_F_TABLE("array", u32, struct known, known, NTASK * NCPU, 1024);
 BPF_F_TABLE("array", u32, struct session, sessions, NSESSION, 1024);
+BPF_ARRAY(arguments, struct arguments, NCPU);
 BPF_ARRAY(verdicts, u64, NVERDICT * NCPU);
 BPF_PROG_ARRAY(jump, 16);
 /* state of the reader: it lives as long as the rings do, so that a new reader goes on where a killed one was */
@@ -136,6 +144,7 @@ static inline u64 begin(struct account *h) {
 static inline int end(struct account *h) {
   barrier();
   h->undefinable = 0;
+  h->phase = 0;
   *(volatile u64 *)&h->busy = 0;
   return 0;
 }

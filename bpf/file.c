@@ -5,17 +5,66 @@ static inline u32 compat_call(u64 task) {
   return status & 2;                                             /* TS_COMPAT */
 }
 static inline u32 call_bits(u32 index) { u32 *c = calls.lookup(&index); return c ? *c : 0; }
+/* 32-bit programs may make every socket call through this one, with the real arguments in their own memory. */
+#define NR_SOCKETCALL 102
+#define SOCKETCALL 4
+/* What calls[] says of it: the bits of the 32-bit call that does the same. */
+static inline u32 socketcall_bits(u64 regs) {
+  u64 which; LD(which, regs, OFF_pt_regs__bx);
+  u32 as = which == 2 ? 361 : which == 3 ? 362 : which == 4 ? 363 : which == 5 || which == 18 ? 364 : which == 9 ? 4 : which == 10 ? 3 :
+           which == 11 ? 369 : which == 12 ? 371 : which == 16 ? 370 : which == 17 ? 372 : which == 19 ? 337 : which == 20 ? 345 : 0;
+  return as ? call_bits(512 + as) : 0;
+}
+/* The call's arguments, of whichever entry point, read once. They live in map memory: the verifier forgets there which way
+ * they came. */
+static inline struct arguments *take_arguments(u32 cpu, u64 ts, u64 regs, u32 compat) {
+  struct arguments *in = arguments.lookup(&cpu); if (!in || in->ts == ts) return in;
+  in->ts = ts;
+  if (compat & SOCKETCALL) {
+    u64 p; u32 v[6] = {}; LD(p, regs, OFF_pt_regs__cx); bpf_probe_read_user(v, sizeof v, (void *)p);
+    in->a[0] = v[0]; in->a[1] = v[1]; in->a[2] = v[2]; in->a[3] = v[3]; in->a[4] = v[4]; in->a[5] = v[5];
+  } else if (compat) {
+    LD(in->a[0], regs, OFF_pt_regs__bx); LD(in->a[1], regs, OFF_pt_regs__cx); LD(in->a[2], regs, OFF_pt_regs__dx);
+    LD(in->a[3], regs, OFF_pt_regs__si); LD(in->a[4], regs, OFF_pt_regs__di); LD(in->a[5], regs, OFF_pt_regs__bp);
+  } else {
+    LD(in->a[0], regs, OFF_pt_regs__di); LD(in->a[1], regs, OFF_pt_regs__si); LD(in->a[2], regs, OFF_pt_regs__dx);
+    LD(in->a[3], regs, OFF_pt_regs__r10); LD(in->a[4], regs, OFF_pt_regs__r8); LD(in->a[5], regs, OFF_pt_regs__r9);
+  }
+  return in;
+}
+/* What a tail program begins with: it finds everything anew. */
 #define ENTER_CALL \
   u64 regs, nr, task = current_task(); s64 ret; LD(regs, ctx, 0); LD(ret, ctx, 8); LD(nr, regs, OFF_pt_regs__orig_ax); \
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0; \
-  u32 compat = compat_call(task), call = call_bits((nr & 511) | (compat ? 512 : 0)), op = call & CALL_OP; \
-  u16 kf = compat ? KF_COMPAT : 0; u64 ts = begin(h); \
+  u32 compat = compat_call(task), call = call_bits((nr & 511) | (compat ? 512 : 0)); \
+  if (compat && nr == NR_SOCKETCALL) { compat |= SOCKETCALL; call = socketcall_bits(regs); } \
+  u64 ts = begin(h); struct arguments *in = take_arguments(cpu, ts, regs, compat); if (!in) return end(h); \
+  in->compat = compat; in->call = call; barrier(); compat = *(volatile u32 *)&in->compat; call = *(volatile u32 *)&in->call; \
+  u32 op = h->phase == 2 ? OP_WRITE : call & CALL_OP; u16 kf = compat ? KF_COMPAT : 0; \
   u32 tgid, tid, exec_id; LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid); LD4(exec_id, task, OFF_task_struct__self_exec_id);
-#define ARG0(d) { if (compat) LD(d, regs, OFF_pt_regs__bx); else LD(d, regs, OFF_pt_regs__di); }
-#define ARG1(d) { if (compat) LD(d, regs, OFF_pt_regs__cx); else LD(d, regs, OFF_pt_regs__si); }
-#define ARG2(d) { LD(d, regs, OFF_pt_regs__dx); }
-#define ARG3(d) { if (compat) LD(d, regs, OFF_pt_regs__si); else LD(d, regs, OFF_pt_regs__r10); }
-#define ARG4(d) { if (compat) LD(d, regs, OFF_pt_regs__di); else LD(d, regs, OFF_pt_regs__r8); }
+#define ARG0(d) { d = in->a[0]; }
+#define ARG1(d) { d = in->a[1]; }
+#define ARG2(d) { d = in->a[2]; }
+#define ARG3(d) { d = in->a[3]; }
+#define ARG4(d) { d = in->a[4]; }
+#define ARG5(d) { d = in->a[5]; }
+
+/* The same in the main program, straight from the registers. */
+#define REGISTER(d, native, old) { if (compat) LD(d, regs, OFF_pt_regs__##old); else LD(d, regs, OFF_pt_regs__##native); }
+#define REGISTER0(d) REGISTER(d, di, bx)
+#define REGISTER1(d) REGISTER(d, si, cx)
+#define REGISTER2(d) LD(d, regs, OFF_pt_regs__dx)
+
+/* Which argument is the descriptor of a read, write, send or receive; of a call with two, the one whose turn it is. */
+static inline u32 descriptor_at(struct account *h, u32 call) {
+  return !(call & CALL_PAIR) ? 0 : h->phase == 2 ? CALL_TO(call) : CALL_FROM(call);
+}
+#define CALL_FD(d) { d = (u32)in->a[descriptor_at(h, call) & 7]; }
+/* This event is done. Of a call with two descriptors the destination follows, if anything came there. */
+static inline int done(u64 *ctx, struct account *h, s64 ret) {
+  if (h->phase == 1 && ret) { h->phase = 2; jump.call(ctx, TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
+  return end(h);
+}
 
 /* One bulk event of 64 bytes. */
 static inline void put_event(struct account *h, u32 cpu, u64 ts, u32 tid, u16 type, u64 key, s64 ret, u16 nr, u16 kf, s32 fd, u32 slot,
@@ -98,7 +147,8 @@ int sys_exit(u64 *ctx) {
   u32 call = call_bits(nr); if (!call) return 0;
   task = current_task();
   u32 compat = compat_call(task);
-  if (compat) call = call_bits(512 | (nr & 511));
+  if (compat) call = nr == NR_SOCKETCALL ? socketcall_bits(regs) : call_bits(512 | (nr & 511));
+  if (compat && nr == NR_SOCKETCALL) compat |= SOCKETCALL;
   u32 op = call & CALL_OP; if (!op) return 0;
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0;
   u32 tgid; LD4(tgid, task, OFF_task_struct__tgid);
@@ -113,11 +163,13 @@ int sys_exit(u64 *ctx) {
     return give_up(h, CLASS_FILE);
   }
   u64 fd; u32 tid, exec_id, low = 0; u16 kf = compat ? KF_COMPAT : 0;
+  if (call & CALL_PAIR) { if (h->phase == 2) op = OP_WRITE; else h->phase = 1; }
   if (op == OP_OPEN) { if (ret < 0) { jump.call(ctx, TAIL_OPEN_FAILED); return give_up(h, CLASS_FILE); } fd = ret; }
   else if (op == OP_DUP2) { if (ret < 0) return end(h); fd = ret; }
-  else ARG0(fd);
+  else if (!(call & CALL_PAIR)) REGISTER0(fd)
+  else { u32 at = descriptor_at(h, call); if (at == 0) REGISTER0(fd) else if (at == 1) REGISTER1(fd) else REGISTER2(fd); }
   fd = (u32)fd;
-  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG)) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) || compat & SOCKETCALL) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
   LD4(tid, task, OFF_task_struct__pid); LD4(exec_id, task, OFF_task_struct__self_exec_id);
   u64 tag = session_tag(tgid, exec_id, fd), ts, f, inode = 0, ino = 0, key; struct leaf l;
   if (op == OP_CLOSE || op == OP_DUP2) {
@@ -128,6 +180,7 @@ int sys_exit(u64 *ctx) {
   u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
   f = fd_file(task, fd);
   if (f) { LOW(low, f); KL(inode, f, OFF_file__f_inode); KL(ino, inode, OFF_inode__i_ino); }
+  if (call & CALL_VMSPLICE && f) { u32 fm = 0; KL4(fm, f, OFF_file__f_mode); if (fm & 2) op = OP_WRITE; }     /* FMODE_WRITE */
   int same = f && s->tag == tag && s->file == low && s->ino == ino && op != OP_OPEN, known_session = same && s->generation;
   u16 type = op == OP_OPEN ? FILE_OPEN : op == OP_READ ? FILE_READ : FILE_WRITE;
   if (known_session) {
@@ -135,16 +188,16 @@ int sys_exit(u64 *ctx) {
     /* the task is made known first: after count_transfer nothing may start again */
     u32 bit = op == OP_READ ? S_READ : S_WRITE;
     if (!(c->fold && s->flags & bit && ret >= 0) && !h->undefinable && !task_known(task, cpu)) { begin(h); jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
-    if (count_transfer(h, c, s, op == OP_READ, ret)) return end(h);
+    if (count_transfer(h, c, s, op == OP_READ, ret)) return done(ctx, h, ret);
     ts = begin(h);
     put_event(h, cpu, ts, tid, type, s->key, ret, nr, kf, fd, slot, s, 0, s->flags & S_SOCKET ? CLASS_SOCKET : CLASS_FILE);
-    return end(h);
+    return done(ctx, h, ret);
   }
   ts = begin(h);
   if (!f) {
     if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
     put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_FILE);
-    return end(h);
+    return done(ctx, h, ret);
   }
   u16 mode = 0; KL2(mode, inode, OFF_inode__i_mode);
   if ((mode & 0170000) == 0140000) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
@@ -159,7 +212,7 @@ int sys_exit(u64 *ctx) {
     if (q) {
       if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_QUIET, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
       h->suppressed_quiet++;
-      return end(h);
+      return done(ctx, h, ret);
     }
   }
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
@@ -171,13 +224,13 @@ int sys_exit(u64 *ctx) {
     u32 of = 0, fm = 0; KL4(of, f, OFF_file__f_flags); extra = of;
     KL4(fm, f, OFF_file__f_mode); if (fm & 0x100000) kf |= KF_CREATED;    /* FMODE_CREATED */
     u64 given = 0;      /* creation flags are not kept in the file: from the call, for what they are worth */
-    if (call & CALL_FLAGS2) { u64 how; ARG2(how); bpf_probe_read_user(&given, 8, (void *)how); }
-    else if (call & CALL_AT) { ARG2(given); } else if (!(call & CALL_HANDLE)) { ARG1(given); }
+    if (call & CALL_FLAGS2) { u64 how; REGISTER2(how); bpf_probe_read_user(&given, 8, (void *)how); }
+    else if (call & CALL_AT) { REGISTER2(given); } else if (!(call & CALL_HANDLE)) { REGISTER1(given) }
     extra |= given & 03300;   /* O_CREAT, O_EXCL, O_TRUNC... */
     extra |= given & 02001000;
   } else count_transfer(h, c, s, op == OP_READ, ret);
   put_event(h, cpu, ts, tid, type, key, ret, nr, kf | KF_BEGIN, fd, slot, s, extra, CLASS_FILE);
-  return end(h);
+  return done(ctx, h, ret);
 }
 
 /* The directory that a relative name in a failed open starts from. */
@@ -198,7 +251,7 @@ int define_file(u64 *ctx) {
   u64 mnt = 0, d = 0, inode = 0, x;
   if (op == OP_OPEN && ret < 0) { ARG0(x); if (!open_base(task, call, x, &mnt, &d, &inode)) return give_up(h, CLASS_FILE); }
   else {
-    if (op == OP_OPEN) x = ret; else ARG0(x);
+    if (op == OP_OPEN) x = ret; else CALL_FD(x)
     u64 f = fd_file(task, (u32)x); if (!f) return give_up(h, CLASS_FILE);
     KL(mnt, f, OFF_file__f_path__mnt); KL(d, f, OFF_file__f_path__dentry); KL(inode, f, OFF_file__f_inode);
   }
@@ -211,7 +264,7 @@ int define_file(u64 *ctx) {
 int judge(u64 *ctx) {
   ENTER_CALL
   u64 x, key, mnt = 0, d = 0, inode = 0, mp, root = 0, up = 0, parent = 0, sb = 0, ino = 0; u32 i, j, dev = 0, answer = 1; struct leaf l;
-  if (op == OP_OPEN) x = ret; else ARG0(x);
+  if (op == OP_OPEN) x = ret; else CALL_FD(x)
   u64 f = fd_file(task, (u32)x); if (!f) return give_up(h, CLASS_FILE);
   key = file_key(f, c->seed, &l);
   KL(mnt, f, OFF_file__f_path__mnt); KL(d, f, OFF_file__f_path__dentry);

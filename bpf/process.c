@@ -146,7 +146,11 @@ static inline void record_end(void *ctx, struct account *h, struct scratch *s, u
   if (r) h->refused_control[class & 3]++; else h->control++;
 }
 /* A call that cannot be recorded for want of room: numbered, so that its place is known, and counted. */
-static inline int give_up(struct account *h, u32 class) { h->seq++; h->refused_ring[class & 3]++; return end(h); }
+static inline int give_up(struct account *h, u32 class) {
+  u32 events = h->phase == 1 ? 2 : 1;      /* with the source's event the destination's is given up */
+  h->seq += events; h->refused_ring[class & 3] += events;
+  return end(h);
+}
 
 /* ---- file definitions ---------------------------------------------------------------------------------------------------- */
 static inline u64 *sent_slot(u32 cpu, u64 key) { u32 i = (key & (NSENT - 1)) + cpu * NSENT; return sent.lookup(&i); }

@@ -61,14 +61,15 @@ static inline u64 hash_address(u8 *a, u32 n) {      /* `a` has 128 bytes, zero b
   return h;
 }
 /* The address that a call names: of sendto and recvfrom in argument 4, of *msg behind argument 1. 0: none. */
-static inline u32 named_address(u64 regs, u32 compat, u32 call, u8 *out) {
-  u64 p = 0, msg, n = 0; u32 length = 0;
-  if (compat) return 0;
+static inline u32 named_address(struct arguments *in, u32 compat, u32 call, u8 *out) {
+  u64 p = 0, msg, n = 0; u32 length = 0, short_p = 0;
   if (call & CALL_ADDRESS) {
-    ARG4(p); LD(n, regs, OFF_pt_regs__r9);
+    ARG4(p); ARG5(n);
     if ((call & CALL_OP) == OP_READ) { u64 where = n; n = 0; bpf_probe_read_user(&length, 4, (void *)where); n = length; }
   } else if (call & (CALL_MSG | CALL_MMSG)) {
-    ARG1(msg); bpf_probe_read_user(&p, 8, (void *)msg); bpf_probe_read_user(&length, 4, (void *)(msg + 8)); n = length;
+    ARG1(msg);
+    if (compat) { bpf_probe_read_user(&short_p, 4, (void *)msg); p = short_p; } else bpf_probe_read_user(&p, 8, (void *)msg);
+    bpf_probe_read_user(&length, 4, (void *)(msg + (compat ? 4 : 8))); n = length;
   }
   if (!p || n < 2 || n > 128) return 0;
   n = n > 112 ? 112 : n;
@@ -76,7 +77,7 @@ static inline u32 named_address(u64 regs, u32 compat, u32 call, u8 *out) {
   return n;
 }
 /* Bytes of a call that returns a number of messages. */
-static inline s64 message_bytes(u64 regs, u32 compat, s64 messages) {
+static inline s64 message_bytes(struct arguments *in, u32 compat, s64 messages) {
   u64 vector, sum = 0, size = compat ? 32 : 64, length = compat ? 28 : 56; u32 i, one;
   ARG1(vector);
 #pragma nounroll
@@ -91,18 +92,20 @@ static inline s64 message_bytes(u64 regs, u32 compat, s64 messages) {
 int socket_io(u64 *ctx) {
   ENTER_CALL
   u64 fd, f, inode = 0, ino = 0, key = 0, peer = 0; u32 low = 0, n = 0, slot; u16 mode = 0, type = op == OP_READ ? SOCKET_RECEIVE : SOCKET_SEND;
-  struct { u8 b[128]; } a;
-  ARG0(fd); fd = (u32)fd;
+  CALL_FD(fd)
+  /* the loop first, on a copy of the count: what is known of `ret`, and what is looked at before, multiplies its states */
+  in->bytes = ret; barrier();
+  if (ret > 0 && call & CALL_MMSG) in->bytes = message_bytes(in, compat, *(volatile s64 *)&in->bytes);
+  barrier(); s64 bytes = *(volatile s64 *)&in->bytes; compat = *(volatile u32 *)&in->compat;
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); }
-  if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return end(h); }
+  if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return done(ctx, h, ret); }
   LOW(low, f); KL(ino, inode, OFF_inode__i_ino);
-  __builtin_memset(&a, 0, sizeof a);
-  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) && (op == OP_WRITE || ret >= 0)) { n = named_address(regs, compat, call, a.b); if (n) peer = hash_address(a.b, n) | 1; }
+  __builtin_memset(in->address, 0, sizeof in->address);
+  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) && (op == OP_WRITE || ret >= 0)) { n = named_address(in, compat, call, in->address); if (n) peer = hash_address(in->address, n) | 1; }
   u64 tag = session_tag(tgid, exec_id, fd); slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
-  int same = s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly; s64 bytes = ret;
-  if (ret > 0 && call & CALL_MMSG) bytes = message_bytes(regs, compat, ret);
+  int same = s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly;
   if (!same) {
     struct endpoints x; key = look_at_socket(f, c->seed, &x);
     if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
@@ -112,15 +115,15 @@ int socket_io(u64 *ctx) {
   quietly = count_transfer(h, c, s, op == OP_READ, bytes);
   if (quietly && peer && peer != s->peer && !pressure(h)) { quietly = 0; h->folded--; }      /* another address: a dependence of its own */
   if (peer) s->peer = peer;
-  if (quietly && same) return end(h);
-  if (!n) { put_event(h, cpu, ts, tid, type, key, bytes, nr, kf, fd, slot, s, 0, CLASS_SOCKET); return end(h); }
+  if (quietly && same) return done(ctx, h, ret);
+  if (!n) { put_event(h, cpu, ts, tid, type, key, bytes, nr, kf, fd, slot, s, 0, CLASS_SOCKET); return done(ctx, h, ret); }
   u64 seq = h->seq; h->seq = seq + 1;
   u8 *p = room(h, cpu, 192, 0);
   if (!p || h->undefinable) { h->refused_ring[CLASS_SOCKET]++; if (kf & KF_BEGIN) s->generation = 0; return end(h); }
   struct file_open_event *e = (void *)p;
   e->type = type; e->units = 3; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = bytes; e->nr = nr; e->kf = kf | KF_ADDRESS | KF_CLAIMED; e->fd = fd;
   e->session = slot; e->generation = s->generation; e->oflags = n;
-  __builtin_memcpy(p + 64, &a, 128);
+  __builtin_memcpy(p + 64, in->address, 128);
   push(h, 3);
   return end(h);
 }
@@ -129,7 +132,7 @@ int socket_io(u64 *ctx) {
 int define_socket(u64 *ctx) {
   ENTER_CALL
   u64 fd, f, key, *s; struct endpoints x; u8 *p;
-  if (op == OP_ACCEPT) fd = (u32)ret; else { ARG0(fd); fd = (u32)fd; }
+  if (op == OP_ACCEPT) fd = (u32)ret; else { CALL_FD(fd) }
   f = fd_file(task, fd); if (!f) return give_up(h, CLASS_SOCKET);
   key = look_at_socket(f, c->seed, &x); s = sent_slot(cpu, key); if (!s) return end(h);
   p = room(h, cpu, 512, 0);

@@ -86,8 +86,7 @@ UNSEEN: dict[str, str] = {
         setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat file_setattr mmap
         mmap2 mprotect pkey_mprotect mount umount umount2 fsopen fsconfig fsmount fspick open_tree open_tree_attr
         move_mount mount_setattr memfd_create memfd_secret init_module finit_module delete_module bpf io_uring_setup
-        io_uring_register pipe pipe2 socketpair pidfd_getfd sendfile splice tee vmsplice copy_file_range socketcall
-        sendfile64 recvmmsg_time64""",
+        io_uring_register pipe pipe2 socketpair pidfd_getfd""",
 }
 """Reason -> names, of the 64-bit and the 32-bit table. A call that an event names is seen, whatever stands here."""
 

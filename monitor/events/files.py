@@ -5,7 +5,7 @@ Holds data, never behaviour.
 
 from __future__ import annotations
 
-from monitor.events.shown import CLAIM, CUT, EXIT, FOLD, KERNEL_FILE, READS, TASK_BLOBS, TOTALS, WRITES, source
+from monitor.events.shown import CLAIM, CUT, EXIT, FOLD, KERNEL_FILE, MOVES, READS, TASK_BLOBS, TOTALS, WRITES, source
 from monitor.model import EventType, Field, Shown
 
 FILES: tuple[EventType, ...] = (
@@ -15,10 +15,10 @@ FILES: tuple[EventType, ...] = (
               (source("file (the kernel's file object); caller: of a failed call"), CLAIM, *CUT), "file", "file -> process",
               "cat FILE", FOLD),
     EventType(33, "file_read", "bulk", "A process read from a file: the first time, or each time when folding is off.",
-              "file", ("access",), "read", EXIT, READS, (Field("pad", "u64"),), (), (KERNEL_FILE, *CUT), "file", "file -> process",
+              "file", ("access",), "read", EXIT, (*READS, *MOVES), (Field("pad", "u64"),), (), (KERNEL_FILE, *CUT), "file", "file -> process",
               "cat FILE", FOLD),
     EventType(34, "file_write", "bulk", "A process wrote to a file: the first time, or each time when folding is off.",
-              "file", ("change",), "write", EXIT, WRITES, (Field("pad", "u64"),), (), (KERNEL_FILE, *CUT), "file", "process -> file",
+              "file", ("change",), "write", EXIT, (*WRITES, *MOVES), (Field("pad", "u64"),), (), (KERNEL_FILE, *CUT), "file", "process -> file",
               "echo x > FILE", FOLD),
     EventType(35, "file_close", "bulk", "An open file's session ended, with the totals of what passed.", "file", ("access",),
               "close", EXIT, ("close", "dup2", "dup3", "close_range"), TOTALS, (), (KERNEL_FILE, *CUT), "file", "totals",

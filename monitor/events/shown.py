@@ -55,6 +55,8 @@ def source(doc: str) -> Shown:
 KERNEL_FILE = source("file (the kernel's file object)")
 READS = ("read", "pread64", "readv", "preadv", "preadv2")
 WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2")
+MOVES = ("sendfile", "sendfile64", "splice", "tee", "vmsplice", "copy_file_range")
+"""Calls that move data between two descriptors: a read of the one, a write to the other."""
 FOLD = ("standard", "full", "trace")
 EXIT = "tp_btf/sys_exit"
 

@@ -42,7 +42,7 @@ TAILS = (
     "socket_record",
 )
 ON_DEMAND = ("whoami", "found")
-PRIVATE_MAPS = ("known", "sent", "verdicts", "scratch", "jump")
+PRIVATE_MAPS = ("arguments", "known", "sent", "verdicts", "scratch", "jump")
 MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280

@@ -35,7 +35,7 @@ unix_sock: addr peer
 unix_address: len name
 bpf_iter_meta: seq
 linux_binprm: fdpath
-pt_regs: orig_ax di si dx bx cx r10 r8 r9
+pt_regs: orig_ax di si dx bx cx bp r10 r8 r9
 """
 
 # member -> name of the macro, candidates newest first
@@ -92,7 +92,15 @@ def offsets(btf: Btf) -> dict[str, int]:
 
 
 OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, UNLINK, RENAME, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
-LEFT_OUT, ADDRESS, MSG, MMSG, AT, COMPAT, FLAGS2, HANDLE = (0x100 << i for i in range(8))
+SOCKETCALL = 0xFF
+"""Every socket call of old 32-bit programs: the programs look its real operation up."""
+LEFT_OUT, ADDRESS, MSG, MMSG, AT, COMPAT, FLAGS2, HANDLE, PAIR = (0x100 << i for i in range(9))
+VMSPLICE = 0x200000
+
+
+def _pair(source: int, destination: int) -> int:
+    """Bits of a call that moves data from the descriptor in one argument to that in another."""
+    return READ | PAIR | source << 17 | destination << 19
 
 
 @dataclass(frozen=True)
@@ -144,9 +152,17 @@ _X86 = (
     Call("sendto", 44, 369, WRITE | ADDRESS),
     Call("sendmsg", 46, 370, WRITE | MSG),
     Call("sendmmsg", 307, 345, WRITE | MMSG),
+    Call("socketcall", -1, 102, SOCKETCALL),
     Call("recvfrom", 45, 371, READ | ADDRESS),
     Call("recvmsg", 47, 372, READ | MSG),
     Call("recvmmsg", 299, 337, READ | MMSG),
+    Call("recvmmsg_time64", -1, 417, READ | MMSG),
+    Call("sendfile", 40, 187, _pair(1, 0)),
+    Call("sendfile64", -1, 239, _pair(1, 0)),
+    Call("splice", 275, 313, _pair(0, 2)),
+    Call("tee", 276, 315, _pair(0, 1)),
+    Call("copy_file_range", 326, 377, _pair(0, 2)),
+    Call("vmsplice", 278, 316, READ | VMSPLICE),
 )
 TABLES = {"x86_64": _X86}
 _PROCESS = (EXEC, FORK)
@@ -164,7 +180,8 @@ def calls(profile: str, machine: str | None = None) -> dict[int, int]:
     found: dict[int, int] = {}
     for call in table:
         bits = call.bits | (LEFT_OUT if profile == "minimal" and call.bits & 0xFF not in _MINIMAL else 0)
-        found[call.number] = found.get(call.number, 0) | bits
+        if call.number >= 0:
+            found[call.number] = found.get(call.number, 0) | bits
         if call.compat >= 0:
             found[512 + call.compat] = bits
             found[call.compat] = found.get(call.compat, 0) | COMPAT  # a native number that must be looked at twice
