@@ -133,11 +133,11 @@ class Monitor(Startup):
             values = decode.control(raw).values
             known = arguments.get(values["tgid"])
             same = known is not None and procfs.same_start(values["start"], known.start_ticks)
-            if known is not None and same:
-                original = known.args_bytes if known.args_truncated else 0
-                self.pipeline.found(raw, b"".join(a + b"\0" for a in known.args), original)
-            else:
-                self.pipeline.found(raw)
+            given = list(known.args) if known is not None and same else []
+            original = known.args_bytes if known is not None and same and known.args_truncated else 0
+            masked = self.redactor.arguments(given, cut=original > 0) if self.redactor else None
+            block = b"".join(argument + b"\0" for argument in masked or given)
+            self.pipeline.found(raw, block, original, redacted=masked is not None)
             if not self.pipeline.room:
                 self._commit()
 

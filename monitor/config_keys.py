@@ -118,6 +118,16 @@ def _rotation(value: int) -> int:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        found = re.compile(value.encode())
+    except re.error as error:
+        raise Refused(f"not a regular expression: {error}") from None
+    if found.match(b""):
+        raise Refused("it matches nothing at all, and so everywhere")
+    return value
+
+
 # --- the declaration --------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +220,11 @@ class Config:
     args_limit_bytes: int = _key(
         8192, "How much of a program's arguments is recorded.", unit="bytes", minimum=64, maximum=16384
     )
+    redact: bool = _key(True, "Mask secrets in arguments before anything is written: log, `ebpf.raw` and recordings.")
+    redact_patterns: tuple[str, ...] = _key(
+        (), "Own regular expressions for secrets in arguments: group 1 is masked, without a group the whole match.",
+        minimum=0, maximum=64, allowed="Python regular expressions that do not match nothing", rule=_pattern,
+    )  # fmt: skip
     ring_bytes: int = _key(
         64 * MIB, "Memory for file and socket events, all CPUs together.", unit="bytes", minimum=MIB, maximum=4 * GIB
     )

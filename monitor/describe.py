@@ -30,6 +30,8 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
     """(names of the object, task sections, further members of `ebpf`) of a control record."""
     family = record.kind.name.split("_", 1)[0]
     found, extra, process = Names(), Document(), Document()
+    if record.values["kf"] & events.REDACTED:
+        extra["redacted"] = True
     if family == "process":
         process = _process(record, found, extra)
     elif family == "file":

@@ -150,6 +150,7 @@ class Ledger:
             "quarantined": counts.quarantined,
             "unwritten": counts.unwritten,
             "torn": counts.torn,
+            "redacted": counts.redacted,
             "folded": self._since(rings.FOLDED, 9),
             "balanced": in_flight >= 0 and counts.received + counts.made == right,
         }

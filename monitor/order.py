@@ -56,6 +56,8 @@ class Order:
     undecodable: int = 0
     tap: Callable[[int, Any, list[bytes]], None] | None = None
     """called at each look with the cut, the CPUs' positions and the control records that were read"""
+    screen: Callable[[bytes], bytes] | None = None
+    """applied to each control record before anything else sees it: what it takes away is in no log and no recording"""
     _heap: list[tuple[tuple[int, int, int], int, Record]] = field(default_factory=list)
     _chunks: list[_Chunk] = field(default_factory=list)
     _owners: dict[int, _Chunk] = field(default_factory=dict)
@@ -89,6 +91,8 @@ class Order:
             raws = lane.read(_READ_AT_ONCE)
             if not raws:
                 return found
+            if self.screen is not None:
+                raws = [self.screen(raw) for raw in raws]
             found += raws
             chunk = _Chunk(lane.position(), 0)
             self._chunks.append(chunk)

@@ -40,6 +40,8 @@ class Counts:
     """lines whose object or process was not known any more: they say so, and stand in no equation"""
     untold: int = 0
     """of `unwritten`, those that no loss record in the log tells of yet"""
+    redacted: int = 0
+    """lines in which secrets were masked; in no equation"""
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Pipeline:
         self._state[fastpath.LINES] = 0
         self._state[fastpath.RECEIVED] = 0
         self._state[fastpath.SEQUENCE] = self.sequence
-        self._made = self._quarantined = 0
+        self._made = self._quarantined = self._redacted = 0
 
     @property
     def batch(self) -> memoryview:
@@ -146,6 +148,7 @@ class Pipeline:
         self.counts.made += self._made
         self.counts.quarantined += self._quarantined
         self.counts.logged += lines
+        self.counts.redacted += self._redacted
         self.sequence += lines
         self.mirror.committed()
         self.order.release()
@@ -187,15 +190,19 @@ class Pipeline:
         self._append(encode.line(found))
         self._made += 1
 
-    def found(self, raw: bytes, arguments: bytes = b"", original_bytes: int = 0) -> None:
+    def found(self, raw: bytes, arguments: bytes = b"", original_bytes: int = 0, *, redacted: bool = False) -> None:
         """Adds the document of a process that the scan at start found.
 
-        `arguments` are from /proc, NUL separated; `original_bytes` their length before they were cut, 0: whole.
+        `arguments` are from /proc, NUL separated; `original_bytes` their length before they were cut, 0: whole; `redacted`:
+        secrets in them were masked.
         """
         record = decode.control(raw)
         if original_bytes:
             record.values["kf"] |= events.TRUNCATED
             record.values["original"] = original_bytes
+        if redacted:
+            record.values["kf"] |= events.REDACTED
+            self._redacted += 1
         if arguments:
             record.blobs["args"] = arguments
         if "executable" in record.blobs:
@@ -236,6 +243,7 @@ class Pipeline:
             self._quarantined += 1
             return
         self._line(record, found, task, extra)
+        self._redacted += bool(record.values["kf"] & events.REDACTED)
         if record.values["kf"] & events.MANY:
             self._left_over(record)
 

@@ -30,6 +30,7 @@ from monitor.mirror import Mirror
 from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.pipeline import Counts, Pipeline
+from monitor.redact import Redactor
 
 
 @dataclass
@@ -130,6 +131,8 @@ class Startup:
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
         self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
         self.order = order
+        self.redactor = Redactor(self.config.redact_patterns) if self.config.redact else None
+        order.screen = self.redactor.record if self.redactor else None
         if self.options.record:
             self._record(origin)
 

@@ -172,6 +172,9 @@ SCENES: dict[str, Scene] = {
         original=65536,
         **_IDENTITY,
     ),
+    "process_exec.redacted": _control(
+        "process_exec", _EXEC | {"args": b"mysql\0-p[redacted]\0"}, nr=EXECVE, kf=events.REDACTED, **_IDENTITY
+    ),
     "process_exec.non_utf8": _control(
         "process_exec",
         _EXEC

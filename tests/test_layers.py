@@ -49,6 +49,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "clock",
         ),
         *("procfs", "enrich", "names", "naming"),  # who did it
+        *("redact", "redact_rules"),  # what must not be kept
         *(
             "log",
             "logfiles",

@@ -534,6 +534,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define KF_UNNAMED 32
 #define KF_COMPAT 64
 #define KF_MANY 128
+#define KF_REDACTED 512
 #define FILE_DELETED 1
 #define FILE_NO_PATH 2
 #define FILE_TOO_DEEP 4

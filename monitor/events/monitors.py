@@ -47,6 +47,7 @@ MONITORS: tuple[EventType, ...] = (
             ("died", "events in buffers that could not be recovered"), ("made", "documents of the monitor itself"),
             ("logged", "lines in the log"), ("quarantined", "events that could not be decoded"),
             ("folded", "reads and writes that stand in totals only"), ("torn", "lines cut after a crash"),
+            ("redacted", "lines in which secrets were masked"),
             ("refused.ring_full", "no room in a bulk ring"), ("refused.control_full", "no room in the control ring"),
             ("suppressed.self", "acts of the monitor"), ("suppressed.profile", "left out by the profile"),
             ("suppressed.quiet", "quiet objects left out by the profile"),

@@ -5,7 +5,7 @@ Holds data, never behaviour.
 
 from __future__ import annotations
 
-from monitor.events.shown import CLAIM, CUT, TASK_BLOBS, source
+from monitor.events.shown import CLAIM, CUT, REDACTED_SHOWN, TASK_BLOBS, source
 from monitor.model import EventType, Shown
 
 PROCESSES: tuple[EventType, ...] = (
@@ -18,7 +18,7 @@ PROCESSES: tuple[EventType, ...] = (
               (Shown("process.name", "keyword", "base name of the executable"),
                Shown("process.args_count", "long", "number of arguments in process.args"),
                Shown("process.command_line", "keyword", "the arguments joined by spaces"),
-               *CUT, source("file (the kernel's file object); caller: of a failed call"), CLAIM),
+               *CUT, REDACTED_SHOWN, source("file (the kernel's file object); caller: of a failed call"), CLAIM),
               "file", "executable -> process", "/bin/true"),
     EventType(18, "process_exit", "control", "The last thread of a process ended.", "process", ("end",), "end",
               "tp_btf/sched_process_exit", ("exit_group", "exit"), (), TASK_BLOBS,
@@ -31,6 +31,6 @@ PROCESSES: tuple[EventType, ...] = (
                Shown("process.args", "keyword", "arguments, as /proc shows them"),
                Shown("process.args_count", "long", "number of arguments"),
                Shown("process.command_line", "keyword", "the arguments joined by spaces"),
-               *CUT, Shown("ebpf.scanned", "boolean", "from the scan at start: it was there before the monitor")), edge="process",
+               *CUT, REDACTED_SHOWN, Shown("ebpf.scanned", "boolean", "from the scan at start: it was there before the monitor")), edge="process",
               trigger="systemctl start ebpf-monitor"),
 )

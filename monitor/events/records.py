@@ -26,8 +26,10 @@ MANY = 128
 """The process had more descriptors than the kernel swept: the reader sweeps the rest."""
 CREATED = 256
 """The open made the file (the kernel's FMODE_CREATED)."""
+REDACTED = 512
+"""Secrets in the arguments were masked. Set by the reader, as it takes the record out of the ring."""
 KF = {"CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
-      "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY}
+      "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY, "REDACTED": REDACTED}
 
 # ---- flags of a file definition ---------------------------------------------------------------------------------------
 FILE_FLAGS = {"DELETED": 1, "NO_PATH": 2, "TOO_DEEP": 4, "UNSTABLE": 8, "DETACHED": 16, "CUT": 32}

@@ -1,0 +1,75 @@
+"""A secret in real arguments is in no byte that the monitor writes: neither log, `ebpf.raw`, status nor recording."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.monitor_process import ROOT
+
+SECRET, OWN = "Zx81secretvalue", "staff-77123456"
+
+
+def _run(tmp_path: Path, settings: dict[str, object]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Documents of our program, and the bytes of each file that the monitor wrote."""
+    keys = {
+        "events_dir": str(tmp_path / "events"),
+        "output_dir": str(tmp_path / "out"),
+        "run_dir": str(tmp_path / "run"),
+        "pin_dir": f"/sys/fs/bpf/ebpf-monitor-redact-{os.getpid()}",
+        "profile": "minimal",
+    }
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(keys | settings))
+    config.chmod(0o600)
+    recording, ready = tmp_path / "out-recording", tmp_path / "ready"
+    command = [sys.executable, "-m", "monitor", "run", "--config", str(config), "--ready-file", str(ready)]
+    before = subprocess.Popen(["/bin/sh", "-c", "sleep 300; :", f"--password={SECRET}"])  # the scan at start finds it
+    try:
+        with subprocess.Popen([*command, "--record", str(recording), "--duration", "3"], cwd=ROOT) as running:
+            while not ready.exists():
+                assert running.poll() is None, "the monitor ended before it was ready"
+            subprocess.run(["/bin/true", f"--token={SECRET}", OWN, b"\xff\n"], check=True)
+            subprocess.run(["/bin/sh", "-c", f"true mysql -p{SECRET} db"], check=True)
+            subprocess.run(["/bin/true", "mysql", f"-p{SECRET}", b"\xff"], check=True)
+        assert running.returncode == 0
+    finally:
+        before.kill()
+        before.wait()
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != config]
+    lines = (tmp_path / "events" / "events.jsonl").read_bytes().splitlines()
+    documents = [json.loads(line) for line in lines]
+    ours = [
+        one for one in documents if one.get("process", {}).get("executable", "").endswith(("/true", "/sh", "/dash"))
+    ]
+    return ours, {str(path): path.read_bytes() for path in written}
+
+
+def test_no_byte_of_a_secret_is_written(tmp_path: Path) -> None:
+    documents, written = _run(tmp_path, {"redact_patterns": ["staff-([0-9]{8})"]})
+    flagged = [one for one in documents if one["ebpf"].get("redacted")]
+    assert {one["ebpf"]["event"] for one in flagged} == {"process_exec", "process_found"}
+    assert sum(one["ebpf"]["event"] == "process_exec" for one in flagged) >= 3
+    assert len(written) >= 4
+    holders = [name for name, content in written.items() if b"mysql" in content and b"[redacted]" in content]
+    assert any(name.endswith("events.jsonl") for name in holders)
+    assert any(name.endswith("out-recording") for name in holders)
+    for name, content in written.items():
+        for secret in (SECRET, "77123456", *_encoded(SECRET)):
+            assert secret.encode() not in content, name
+
+
+def _encoded(secret: str) -> list[str]:
+    """Parts of the base64 of the secret at each of its three alignments."""
+    return [base64.b64encode(b"x" * shift + secret.encode())[4:-4].decode() for shift in range(3)]
+
+
+def test_redaction_can_be_switched_off(tmp_path: Path) -> None:
+    documents, written = _run(tmp_path, {"redact": False})
+    assert not [one for one in documents if one["ebpf"].get("redacted")]
+    assert any(f"--token={SECRET}".encode() in content for content in written.values())
