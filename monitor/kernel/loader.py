@@ -18,6 +18,7 @@ from typing import Any
 from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
 from monitor.kernel.compile import HOOKS, MAPS, TAILS, CompileError, Shape, compile_in_child
+from monitor.kernel.loops import with_jumps_back
 
 PINNED = (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*HOOKS, "whoami", "found")))
 """what `build` pins"""
@@ -94,7 +95,7 @@ def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
         if patched[at] == _LOAD_ADDRESS and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
             index = int.from_bytes(patched[at + 4 : at + 8], "little")
             patched[at + 4 : at + 8] = maps[index].to_bytes(4, "little")
-    return bytes(patched)
+    return with_jumps_back(bytes(patched))
 
 
 def _target(btf: Btf, hook: str) -> int:
