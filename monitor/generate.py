@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from monitor import config, coverage, events, fields, mapping
+from monitor import config, coverage, events, fields, kibana, mapping, rules
 from monitor.config_keys import EsConfig
 from monitor.model import EventType, Layout, Shown
 
@@ -187,6 +187,8 @@ def files() -> dict[str, str]:
     return {
         "bpf/generated/events.h": c_header(),
         "config/config.sample.json": config.sample(),
+        "config/detection-rules.ndjson": kibana.ndjson(rules.documents(index)),
+        "config/kibana-objects.ndjson": kibana.ndjson(kibana.objects(index)),
         "config/ilm-policy.json": _json(mapping.policy()),
         "config/index-template-minimal.json": _json(mapping.template(index, mapping.MINIMAL)),
         "config/index-template.json": _json(mapping.template(index)),
