@@ -135,7 +135,7 @@ class _Reader:
         pointless: tuple[str, ...] = ()
         reason = ""
         if not es.secure:
-            pointless, reason = ("insecure", "ca_certs", "ca_fingerprint"), "es_config.secure is false (no TLS)"
+            pointless, reason = ("ca_certs", "ca_fingerprint"), "es_config.secure is false (no TLS)"
         elif es.insecure:
             pointless, reason = ("ca_certs", "ca_fingerprint"), "es_config.insecure is true (nothing is verified)"
         for name in pointless:

@@ -186,7 +186,11 @@ class EsConfig:
     index_period: IndexPeriod = _key("day", "One index for each day or each hour (UTC).")
     batch_size: int = _key(500, "Documents in one bulk request.", unit="documents", minimum=1, maximum=10_000)
     secure: bool = _key(True, "Use TLS (https).")
-    insecure: bool = _key(False, "Do not verify the server's certificate. Anybody on the way can then read and forge.")
+    insecure: bool = _key(
+        False,
+        "Do not verify the server's certificate; with `secure` false, allow plain http to other hosts. Anybody on the way can "
+        "then read and forge.",
+    )
     ca_certs: Path | None = _key(None, "PEM file with the certificate authorities to trust, instead of the system's.")
     ca_fingerprint: str = _key(
         "", "SHA-256 fingerprint of the certificate authority to trust.", allowed="64 hexadecimal digits",

@@ -10,7 +10,7 @@
 set -eu
 
 RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1"
-TEST_PACKAGES="make gcc libc6-dev bpftrace logrotate"
+TEST_PACKAGES="make gcc libc6-dev bpftrace logrotate maven default-jre-headless openssl"
 # Debian's own interpreter, never the first one on PATH: only this one fits the distribution's BCC.
 PYTHON=/usr/bin/python3
 DIST_PACKAGES=/usr/lib/python3/dist-packages

@@ -394,8 +394,6 @@ CONTRADICTIONS = [
     pair(PASSWORD, '"api_key_file": "/p"', "api_key_file", 3, "and es_password is set as well"),
     pair('"password_file": "/p"', '"api_key_file": "/p"', "api_key_file", 3, "and password_file is set as well"),
     pair(API_KEY, '"api_key_file": "/p"', "api_key_file", 3, "and api_key is set as well"),
-    pair('"secure": false', '"insecure": true', "insecure", 3, "while es_config.secure is false"),
-    pair('"insecure": true', '"secure": false', "insecure", 2, "while es_config.secure is false"),
     pair('"secure": false', '"ca_certs": "/ca.pem"', "ca_certs", 3, "while es_config.secure is false"),
     pair('"insecure": true', '"ca_certs": "/ca.pem"', "ca_certs", 3, "while es_config.insecure is true"),
     pair(f'"ca_fingerprint": "{FINGERPRINT}"', '"insecure": true', "ca_fingerprint", 2, "es_config.insecure is true"),

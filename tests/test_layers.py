@@ -61,6 +61,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "reader",
         ),  # what is kept, and the proof of it
         "kernel",  # what is captured
+        *("ship", "sinks"),  # the log to where people search
     ),
     # one declaration per key
     "configuration": ("config", "config_keys", "config_file", "embedded"),
@@ -74,7 +75,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "bcc": ("kernel",),
     "click": ("cli", "__main__"),
-    "elasticsearch": ("sinks", "ship"),
+    "elasticsearch": ("sinks",),
+    "urllib3": ("sinks",),
 }
 
 MODULE_LINES, FUNCTION_LINES, BROAD_EXCEPTS = 500, 60, 2

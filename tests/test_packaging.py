@@ -172,7 +172,7 @@ class Machine:
 
     def install(self, group: str) -> None:
         """Makes it look as if `setup.sh group` had been there: packages, commands, and the stamp of this very state."""
-        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev bpftrace logrotate"
+        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev bpftrace logrotate maven default-jre-headless openssl"
         self.stub("dpkg-query", "echo '" + "".join(f"installed:{package} " for package in packages.split()) + "'")
         for name in ("python", "ebpf-monitor"):
             path = self.checkout / ".venv/bin" / name
@@ -222,7 +222,18 @@ def test_setup_installs_only_what_is_missing(machine: Machine) -> None:
     machine.stub("apt-get", "exit 100")
     machine.setup("test")
     install = machine.called("apt-get")[0].split("--no-remove ")[1].split()
-    assert install == ["python3-venv", "python3-bpfcc", "libbpf1", "make", "libc6-dev", "bpftrace", "logrotate"]
+    assert install == [
+        "python3-venv",
+        "python3-bpfcc",
+        "libbpf1",
+        "make",
+        "libc6-dev",
+        "bpftrace",
+        "logrotate",
+        "maven",
+        "default-jre-headless",
+        "openssl",
+    ]
 
 
 def test_setup_of_another_user_without_sudo_names_the_packages(machine: Machine) -> None:

@@ -1,0 +1,1 @@
+"""The shipper: the log, tailed and delivered to Elasticsearch, each line once."""

@@ -1,0 +1,1 @@
+"""Destinations of documents, one file for each."""
