@@ -38,7 +38,7 @@ static u64 (*set_r0)(u64) = (void *)0x7fff0003;
 static u64 (*cmpxchg_r0)(u64, u64 *, u64) = (void *)0x7fff0004;
 static inline u64 swap_if(u64 *p, u64 old, u64 new) { return cmpxchg_r0(set_r0(old), p, new); }
 
-enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_UNLINK, OP_RENAME, OP_EXEC, OP_FORK,
+enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAMES, OP_OBJECT, OP_EXEC, OP_FORK,
        OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT };
 #define CALL_OP 0xff        /* calls[]: the operation ... */
 #define CALL_LEFT_OUT 0x100 /* the profile leaves it out, counted */
@@ -53,6 +53,19 @@ enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_UNL
 #define CALL_FROM(c) ((c) >> 17 & 3)    /* ... which are in these arguments */
 #define CALL_TO(c) ((c) >> 19 & 3)
 #define CALL_VMSPLICE 0x200000          /* a read or a write: whichever the pipe's end is for */
+#define CALL_FAILURES 0x400000  /* only failed calls: others are seen by a hook of their own */
+#define CALL_RMDIR 0x800000     /* unlinkat: with AT_REMOVEDIR another event */
+
+#define CALL_TAIL(c) ((c) >> 24 & 255)   /* the program that records it; 0: sys_exit itself */
+#define CALL_TYPE(c) ((c) >> 32 & 255)   /* the event, where the operation does not say it */
+/* which argument is what: 1 is the first, 0: there is none */
+#define CALL_NAME(c) ((c) >> 40 & 15)
+#define CALL_DIR(c) ((c) >> 44 & 15)     /* the directory descriptor that the name starts from; of an object its descriptor */
+#define CALL_NAME2(c) ((c) >> 48 & 15)
+#define CALL_DIR2(c) ((c) >> 52 & 15)    /* 15: the second string is no path */
+#define CALL_VALUE(c) ((c) >> 56 & 7)
+#define CALL_VALUE2(c) ((c) >> 59 & 7)
+#define NOT_A_PATH 15
 
 enum { CLASS_PROCESS, CLASS_FILE, CLASS_SOCKET, CLASSES };
 enum { WHY_CLOSE, WHY_DUP, WHY_EXEC, WHY_EXIT, WHY_EVICT, WHY_INTERVAL };
@@ -101,7 +114,7 @@ struct ring { u8 b[RING + SLACK]; };
 struct arguments { u64 ts, a[8]; s64 bytes; u32 compat, call; u8 address[128]; };   /* of the call that is being looked at */
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
 
-BPF_F_TABLE("array", u32, u32, calls, 1024, 1024);
+BPF_F_TABLE("array", u32, u64, calls, 1024, 1024);
 BPF_F_TABLE("array", u32, struct config, config, 1, 1024);
 BPF_F_TABLE("array", u32, struct account, accounts, NCPU, 1024);
 BPF_F_TABLE("array", u32, struct ring, rings, NCPU, 1024);
@@ -110,7 +123,7 @@ BPF_F_TABLE("array", u32, struct known, known, NTASK * NCPU, 1024);
 BPF_F_TABLE("array", u32, struct session, sessions, NSESSION, 1024);
 BPF_ARRAY(arguments, struct arguments, NCPU);
 BPF_ARRAY(verdicts, u64, NVERDICT * NCPU);
-BPF_PROG_ARRAY(jump, 16);
+BPF_PROG_ARRAY(jump, 64);
 /* state of the reader: it lives as long as the rings do, so that a new reader goes on where a killed one was */
 struct commit_page { u8 b[COMMIT]; };
 struct mirror_page { u8 b[4096]; };
@@ -125,11 +138,10 @@ struct scratch { struct control_event e; u8 b[SCRATCH]; };
 BPF_F_TABLE("array", u32, struct scratch, answer, 1, 1024);   /* of the self-test */
 BPF_ARRAY(scratch, struct scratch, NCPU);   /* by CPU: a per-CPU array takes at most 32 KiB */
 
-enum { TAIL_SELF, TAIL_DEFINE_TASK, TAIL_DEFINE_FILE, TAIL_DEFINE_SOCKET, TAIL_JUDGE, TAIL_OPEN_FAILED, TAIL_SOCKET_IO,
-       TAIL_NAMES, TAIL_SOCKET_CONTROL, TAIL_PROCESS_FAILED, TAIL_SWEEP, TAIL_SOCKET_RECORD };
-
 static inline struct account *account_of(u32 cpu) { return cpu < NCPU ? accounts.lookup(&cpu) : 0; }
 static inline struct config *configuration(void) { int z = 0; return config.lookup(&z); }
+
+#define TAIL_SELF TAIL_SYS_EXIT
 
 /* A program begins: from here on the reader does not log anything later than this program's time stamp.
  * A program that was re-entered by tail call keeps the first time. */

@@ -4,7 +4,8 @@ static inline u32 compat_call(u64 task) {
   u32 status; LD4(status, task, OFF_task_struct__thread_info__status);
   return status & 2;                                             /* TS_COMPAT */
 }
-static inline u32 call_bits(u32 index) { u32 *c = calls.lookup(&index); return c ? *c : 0; }
+static inline u64 call_spec(u32 index) { u64 *c = calls.lookup(&index); return c ? *c : 0; }
+static inline u32 call_bits(u32 index) { return call_spec(index); }
 /* 32-bit programs may make every socket call through this one, with the real arguments in their own memory. */
 #define NR_SOCKETCALL 102
 #define SOCKETCALL 4
@@ -155,11 +156,9 @@ int sys_exit(u64 *ctx) {
   LD(ret, ctx, 8);
   if (own(task, tgid, c)) { h->suppressed_self++; return end(h); }
   if (call & CALL_LEFT_OUT) { h->suppressed_profile++; return end(h); }
-  if (op >= OP_CLOSE_RANGE) {
-    if (op == OP_CLOSE_RANGE) jump.call(ctx, TAIL_SWEEP);
-    else if (op <= OP_RENAME) jump.call(ctx, TAIL_NAMES);
-    else if (op <= OP_FORK) { if (ret < 0) jump.call(ctx, TAIL_PROCESS_FAILED); return end(h); }
-    else jump.call(ctx, TAIL_SOCKET_CONTROL);
+  if (CALL_TAIL(call)) {
+    if (call & CALL_FAILURES && ret >= 0) return end(h);
+    jump.call(ctx, CALL_TAIL(call));
     return give_up(h, CLASS_FILE);
   }
   u64 fd; u32 tid, exec_id, low = 0; u16 kf = compat ? KF_COMPAT : 0;
@@ -312,25 +311,6 @@ int open_failed(u64 *ctx) {
   return end(h);
 }
 
-/* Tail: unlink and rename, by the caller's names. */
-int names(u64 *ctx) {
-  ENTER_CALL
-  u64 a0, a1, a2, a3; u32 o = 0; u8 first = 0; ARG0(a0); ARG1(a1); ARG2(a2); ARG3(a3);
-  if (op == OP_UNLINK && call & CALL_AT && a2 & 0x200) return end(h);      /* AT_REMOVEDIR: a directory's, another event */
-  u64 name = call & CALL_AT ? a1 : a0; int dirfd = call & CALL_AT ? (int)a0 : -100;
-  struct scratch *s = record_begin(task, ts, cpu, op == OP_UNLINK ? FILE_DELETE : FILE_RENAME, ret, nr, kf | KF_CLAIMED, -1); if (!s) return end(h);
-  o = blob_task(s, o, task);
-  o = blob_user_string(s, o, BLOB_NAME, name);
-  if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE, task, dirfd);
-  if (op == OP_RENAME) {
-    name = call & CALL_AT ? a3 : a1; dirfd = call & CALL_AT ? (int)a2 : -100; first = 0;
-    o = blob_user_string(s, o, BLOB_NAME2, name);
-    if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE2, task, dirfd);
-  }
-  record_end(ctx, h, s, o, CLASS_FILE);
-  return end(h);
-}
-
 /* Tail: a fork or exec that failed. */
 int process_failed(u64 *ctx) {
   ENTER_CALL
@@ -354,7 +334,7 @@ int sweep_range(u64 *ctx) {
   if (ret < 0 || flags & 4) return end(h);                       /* CLOSE_RANGE_CLOEXEC closes nothing yet */
   if (!h->swept && !h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   u64 done = h->swept;
-  if (sweep(h, cpu, ts, task, tgid, tid, exec_id, from + done, to, nr, WHY_CLOSE)) { h->swept = done + SWEEP; jump.call(ctx, TAIL_SWEEP); }
+  if (sweep(h, cpu, ts, task, tgid, tid, exec_id, from + done, to, nr, WHY_CLOSE)) { h->swept = done + SWEEP; jump.call(ctx, TAIL_SWEEP_RANGE); }
   h->swept = 0;                          /* all, or no more tail calls: the rest is told at the exit, or when its slots are taken */
   return end(h);
 }

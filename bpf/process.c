@@ -77,7 +77,7 @@ static inline void fill_record(struct scratch *s, u64 task, u64 ts, u32 cpu, u16
   struct known k; look_at(task, &k);
   struct control_event *e = &s->e; u64 node_id = 0;
   e->type = type; e->cpu = cpu; e->ts = ts; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = fd;
-  e->arg = 0; e->ino = 0; e->dev = 0; e->mode = 0; e->original = 0; e->flags = 0;
+  e->arg = e->arg2 = 0; e->ino = 0; e->dev = 0; e->mode = 0; e->original = 0; e->flags = 0;
   e->start = k.start; e->parent_start = parent_start(task); e->exe_key = 0; e->tgid = k.tgid; e->tid = k.tid;
   e->exec_id = k.exec_id; e->ppid = k.ppid; e->uid = k.uid; e->euid = k.euid; e->gid = k.gid; e->egid = k.egid;
   e->login_uid = k.login; e->login_session = k.session;

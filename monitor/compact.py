@@ -186,8 +186,16 @@ def _object(event: str, document: Part, ebpf: Part) -> tuple[str, str]:
 
 
 def _file(document: Part, ebpf: Part) -> tuple[str, str]:
-    details = ", ".join(_amounts(ebpf)) or _text(ebpf.get("flags"))
+    asked = [f"{name} {_text(value)}" for name, value in part(ebpf, "requested").items()]
+    attribute = part(ebpf, "xattr").get("name")
+    asked += [_text(attribute)] if attribute else []
+    details = ", ".join([*_amounts(ebpf), *asked]) or _text(ebpf.get("flags"))
     return _text(part(document, "file").get("path")), details
+
+
+def _symlink(document: Part, _: Part) -> tuple[str, str]:
+    file = part(document, "file")
+    return f"{_text(file.get('path')) or '?'} -> {_text(file.get('target_path')) or '?'}", ""
 
 
 def _renamed(document: Part, _: Part) -> tuple[str, str]:
@@ -292,7 +300,8 @@ def _monitor(_: Part, ebpf: Part) -> tuple[str, str]:
 
 
 _TOLD: dict[str, Callable[[Part, Part], tuple[str, str]]] = {
-    "file_rename": _renamed, "process_fork": _fork, "process_exec": _exec, "process_found": _exec,
+    "file_rename": _renamed, "file_link": _renamed, "file_symlink": _symlink,
+    "process_fork": _fork, "process_exec": _exec, "process_found": _exec,
     "process_exit": _exit,
     "monitor_start": _started, "monitor_heartbeat": _beat,
 }  # fmt: skip

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from monitor import events, names, naming, tables
+from monitor import events, fileacts, names, naming, tables
 from monitor.decode import Record, socket_blob
 from monitor.encode import Document, Names
 from monitor.naming import Tasks
@@ -19,11 +19,7 @@ _EINPROGRESS = 115
 
 def executable(blob: bytes | None) -> bytes | None:
     """The running program's path, from its names."""
-    return None if blob is None else naming.path(blob, _program_flags(blob))
-
-
-def _program_flags(components: bytes) -> int:
-    return events.FILE_FLAGS["NO_PATH"] if components.startswith(b"memfd:") else 0
+    return None if blob is None else naming.path(blob, naming.program_flags(blob))
 
 
 def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
@@ -35,7 +31,7 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
     if family == "process":
         process = _process(record, found, extra)
     elif family == "file":
-        _file(record, found)
+        found = fileacts.control(record, extra)
     else:
         _socket(record, found, extra)
     facts = record.values
@@ -48,12 +44,6 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
         process=process,
     )
     return found, sections, extra | naming.login(facts)
-
-
-def claimed_name(record: Record, name: str, base: str) -> bytes:
-    """The caller's name, absolute where its base is known."""
-    start = record.blobs.get(base)
-    return naming.join(naming.path(start, 0) if start is not None else b"", record.blobs.get(name, b""))
 
 
 def _process(record: Record, found: Names, extra: Document) -> Document:
@@ -83,10 +73,10 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
     values, process = record.values, Document()
     if values["ret"] < 0:
         found.sections, found.ebpf, found.raw = _parts(
-            naming.named_file(claimed_name(record, "name", "base"), "caller", claimed=True)
+            naming.named_file(fileacts.claimed_name(record, "name", "base"), "caller", claimed=True)
         )
     elif record.blobs.get("executable") is not None:
-        flags = values["flags"] | _program_flags(record.blobs["executable"])
+        flags = values["flags"] | naming.program_flags(record.blobs["executable"])
         named = naming.named_file(naming.path(record.blobs["executable"], flags), "file", flags=flags)
         named.sections["file"] = named.sections.get("file", {}) | naming.file_identity(
             values["ino"], values["dev"], values["mode"]
@@ -119,17 +109,6 @@ def put_arguments(process: Document, found: Names, arguments: Sequence[bytes]) -
 
 def _parts(found: Names) -> tuple[Document, Document, dict[str, str]]:
     return found.sections, found.ebpf, found.raw
-
-
-def _file(record: Record, found: Names) -> None:
-    new = record.kind.name == "file_rename"
-    path = claimed_name(record, *(("name2", "base2") if new else ("name", "base")))
-    found.sections, found.ebpf, found.raw = _parts(naming.named_file(path, "caller", claimed=True))
-    if new:
-        earlier = names.put(found.raw, "file.Ext.original.path", claimed_name(record, "name", "base"))
-        found.sections["file"]["Ext"] = {"original": {"path": earlier}}
-    if record.values["kf"] & events.TRUNCATED:
-        found.ebpf["truncated"] = True
 
 
 def _socket(record: Record, found: Names, extra: Document) -> None:

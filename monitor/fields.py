@@ -25,7 +25,7 @@ def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
     shared |= {"ts", "cpu", "ino", "dev", "mode"}  # events.COMMON, KERNEL_SHOWN and FILE_SHOWN have them
     lane = _members(member for member in record if member.name not in shared)
     task = _members(member for member in events.TASK.fields if control or not member.path.startswith("ebpf.login."))
-    if control and kind.object != "socket":
+    if control and kind.object != "socket" and "path" not in kind.blobs:
         lane = tuple(shown for shown in lane if shown.path != "ebpf.fd")
     found = {
         "every document": events.COMMON,
@@ -35,7 +35,7 @@ def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
     if kind.object == "socket":
         found["socket"] = events.SOCKET_SHOWN
     elif kind.object == "file":
-        claims_only = control and kind.name != "process_exec"
+        claims_only = control and "path" not in kind.blobs and kind.name != "process_exec"
         found["file"] = events.CLAIM_SHOWN if claims_only else events.FILE_SHOWN
     blobs = tuple(events.BLOB[name] for name in kind.blobs if name in ("directory", "args"))
     if kind.lane == "made":  # of a process, without an act

@@ -39,6 +39,11 @@ def path(components: bytes, flags: int) -> bytes:
     return b"/" + b"/".join(parts)
 
 
+def program_flags(components: bytes) -> int:
+    """FILE_FLAGS that a file's names alone tell: one of memory (memfd) has no path."""
+    return events.FILE_FLAGS["NO_PATH"] if components.startswith((b"memfd:", b"secretmem\0")) else 0
+
+
 def join(base: bytes, name: bytes) -> bytes:
     """A caller's name made absolute; a name that is absolute already stands as given."""
     if name.startswith(b"/") or not base:

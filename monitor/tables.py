@@ -297,6 +297,21 @@ def rename_flags(value: int) -> list[str]:
     return _flag_names(value & 0xFFFFFFFF, _RENAME_FLAGS)
 
 
+_MEMFD_FLAGS: tuple[tuple[int, str], ...] = (
+    # include/uapi/linux/memfd.h
+    (1, "MFD_CLOEXEC"),
+    (2, "MFD_ALLOW_SEALING"),
+    (4, "MFD_HUGETLB"),
+    (8, "MFD_NOEXEC_SEAL"),
+    (16, "MFD_EXEC"),
+)
+
+
+def memfd_flags(value: int) -> list[str]:
+    """Names of memfd_create's flags; bits without a name (the size of huge pages among them) in hexadecimal."""
+    return _flag_names(value & 0xFFFFFFFF, _MEMFD_FLAGS)
+
+
 # ------------------------------------------------------------------------------------------------------------- sockets
 
 SOCKET_FAMILIES: dict[int, str] = _numbered("""

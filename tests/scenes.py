@@ -33,6 +33,9 @@ PYTHON = spelled(b"/usr/bin/python3.11")
 CURL = spelled(b"/usr/bin/curl")
 READ, WRITE, CLOSE, ACCEPT, SENDTO, RECVFROM, BIND, LISTEN, CONNECT = 0, 1, 3, 43, 44, 45, 49, 50, 42
 EXECVE, OPENAT, UNLINKAT, RENAME, CLONE, DUP2, SENDMSG, OPEN_BY_HANDLE = 59, 257, 263, 82, 56, 33, 46, 304
+LINK, SYMLINK, MKDIR, FCHMOD, CHMOD, CHOWN, TRUNCATE, SETXATTR, FREMOVEXATTR, MEMFD_CREATE = (
+    *(86, 88, 83, 91, 90, 92, 76, 188, 199, 319),
+)
 NO_CALL = encode.NO_SYSCALL
 LOOPBACK, REMOTE = socket.inet_aton("127.0.0.1"), socket.inet_aton("192.0.2.7")
 LOCAL6, REMOTE6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1"), socket.inet_pton(socket.AF_INET6, "2001:db8::7")
@@ -148,6 +151,8 @@ _EXEC = {
     "directory": spelled(b"/srv/work"),
     "args": b"python3\0-m\0http.server\0",
 }
+_NAMED = {"executable": PYTHON, "name": b"a.txt", "base": spelled(b"/srv")}
+_OBJECT = {"executable": PYTHON, "path": spelled(b"/srv/tool")}
 _IDENTITY = {"ino": 77, "dev": 253 << 20 | 2, "mode": 0o100755}
 
 SCENES: dict[str, Scene] = {
@@ -257,6 +262,34 @@ SCENES: dict[str, Scene] = {
     ),
     "file_rename.non_utf8": _control(
         "file_rename", {"executable": PYTHON, "name": b"/srv/\xe9", "name2": b"/srv/\xea"}, nr=RENAME, kf=events.CLAIMED
+    ),
+    "file_link": _control(
+        "file_link", _NAMED | {"name2": b"b.txt", "base2": spelled(b"/srv")}, nr=LINK, kf=events.CLAIMED
+    ),
+    "file_symlink": _control("file_symlink", _NAMED | {"text": b"../etc/\xff"}, nr=SYMLINK, kf=events.CLAIMED),
+    "file_mkdir": _control("file_mkdir", _NAMED, nr=MKDIR, kf=events.CLAIMED, arg=0o750),
+    "file_rmdir": _control("file_rmdir", _NAMED, nr=UNLINKAT, kf=events.CLAIMED, arg=0x200),
+    "file_mode": _control("file_mode", _OBJECT, nr=FCHMOD, fd=3, arg=0o4755, **_IDENTITY),
+    "file_mode.failure": _control("file_mode", _NAMED, ret=-errno.EPERM, nr=CHMOD, kf=events.CLAIMED, arg=0o777),
+    "file_mode.hook": _control("file_mode", _NAMED | _OBJECT, nr=CHMOD, kf=events.HOOKED, arg=0o600, **_IDENTITY),
+    "file_owner": _control("file_owner", _NAMED, nr=CHOWN, kf=events.CLAIMED, arg=1000, arg2=33),
+    "file_truncate": _control("file_truncate", _NAMED, nr=TRUNCATE, kf=events.CLAIMED, arg=4096),
+    "file_xattr": _control(
+        "file_xattr", _NAMED | {"text": b"security.capability"}, nr=SETXATTR, kf=events.CLAIMED, arg=20, arg2=1
+    ),
+    "file_xattr.removed": _control("file_xattr", _OBJECT | {"text": b"user.x"}, nr=FREMOVEXATTR, fd=3, **_IDENTITY),
+    "file_memfd": _control(
+        "file_memfd",
+        {"executable": PYTHON, "path": b"memfd:x\0/\0", "text": b"x"},
+        ret=4,
+        fd=4,
+        nr=MEMFD_CREATE,
+        arg=3,
+        flags=events.FILE_FLAGS["DELETED"] | events.FILE_FLAGS["NO_PATH"],
+        **_IDENTITY,
+    ),
+    "file_memfd.failure": _control(
+        "file_memfd", {"executable": PYTHON, "text": b"x"}, ret=-errno.EINVAL, nr=MEMFD_CREATE, arg=1 << 20
     ),
     "socket_bind": _control(
         "socket_bind",
@@ -446,7 +479,11 @@ FOUND: dict[str, tuple[bytes, bytes, int]] = {
         b"python3\0-m\0http.server\0",
         0,
     ),
-    "process_found.non_utf8": (control("process_found", {}, **facts(tgid=300, tid=300, comm=b"caf\xe9")), b"caf\xe9\0", 0),
+    "process_found.non_utf8": (
+        control("process_found", {}, **facts(tgid=300, tid=300, comm=b"caf\xe9")),
+        b"caf\xe9\0",
+        0,
+    ),
     "process_found.truncated": (control("process_found", {}, **facts(tgid=300, tid=300)), b"sh\0-c\0aaaa\0", 65536),
 }
 """Golden name -> a record of the scan at start, the arguments that /proc shows, and their length if it shows less."""

@@ -14,11 +14,11 @@ def test_two_declarations_that_disagree_are_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_fields_are_those_that_an_event_can_have() -> None:
-    delete, exit_, start = (
-        fields.paths(events.EVENT[name]) for name in ("file_delete", "process_exit", "monitor_start")
+    delete, exit_, start, failed = (
+        fields.paths(events.EVENT[name]) for name in ("file_delete", "process_exit", "monitor_start", "socket_bind")
     )
-    assert "file.inode" not in delete, "the caller's word has no inode"
-    assert {"file.path", "ebpf.claimed", "error.code"} <= set(delete)
+    assert {"file.path", "file.inode", "ebpf.claimed", "error.code"} <= set(delete)
+    assert "file.path" not in failed
     assert not {"error.code", "ebpf.syscall", "file.path", "ebpf.fd"} & set(exit_)
     assert not {"event.outcome", "process.pid", "ebpf.cpu"} & set(start)
     assert "ebpf.login.uid" not in fields.paths(events.EVENT["file_read"])

@@ -39,6 +39,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "decode",
             "encode",
             "describe",
+            "fileacts",
             "templates",
             "fastpath",
             "fasttext",

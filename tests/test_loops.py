@@ -38,9 +38,7 @@ def run(code: bytes) -> tuple[int, list[int]]:
         elif opcode == ADD:
             registers[target] += immediate
             seen.append(immediate)
-        elif opcode == GOTO:
-            at += offset
-        elif opcode == JLT and registers[target] < immediate:
+        elif opcode == GOTO or (opcode == JLT and registers[target] < immediate):
             at += offset
     raise AssertionError("does not end")
 

@@ -88,7 +88,8 @@ struct control_event {
   u16 nr;  /* syscall; 65535: none */
   u16 kf;  /* flags */
   s32 fd;  /* file descriptor; -1: none */
-  u64 arg;  /* meaning depends on the event: flags, exit code */
+  u64 arg;  /* meaning depends on the event: flags, exit code, mode, size */
+  u64 arg2;  /* a second value: group, flags */
   u64 ino;  /* inode */
   u32 dev;  /* device, major:minor */
   u32 mode;  /* permissions, octal */
@@ -110,7 +111,7 @@ struct control_event {
   u32 login_session;  /* audit session; 4294967295 = unset */
   u8 comm[16];  /* thread name (comm) */
 };
-_Static_assert(sizeof(struct control_event) == 160, "control_event");
+_Static_assert(sizeof(struct control_event) == 168, "control_event");
 _Static_assert(__builtin_offsetof(struct control_event, length) == 0, "control_event.length");
 _Static_assert(__builtin_offsetof(struct control_event, type) == 4, "control_event.type");
 _Static_assert(__builtin_offsetof(struct control_event, cpu) == 6, "control_event.cpu");
@@ -121,26 +122,27 @@ _Static_assert(__builtin_offsetof(struct control_event, nr) == 32, "control_even
 _Static_assert(__builtin_offsetof(struct control_event, kf) == 34, "control_event.kf");
 _Static_assert(__builtin_offsetof(struct control_event, fd) == 36, "control_event.fd");
 _Static_assert(__builtin_offsetof(struct control_event, arg) == 40, "control_event.arg");
-_Static_assert(__builtin_offsetof(struct control_event, ino) == 48, "control_event.ino");
-_Static_assert(__builtin_offsetof(struct control_event, dev) == 56, "control_event.dev");
-_Static_assert(__builtin_offsetof(struct control_event, mode) == 60, "control_event.mode");
-_Static_assert(__builtin_offsetof(struct control_event, original) == 64, "control_event.original");
-_Static_assert(__builtin_offsetof(struct control_event, flags) == 68, "control_event.flags");
-_Static_assert(__builtin_offsetof(struct control_event, start) == 72, "control_event.start");
-_Static_assert(__builtin_offsetof(struct control_event, parent_start) == 80, "control_event.parent_start");
-_Static_assert(__builtin_offsetof(struct control_event, cgroup) == 88, "control_event.cgroup");
-_Static_assert(__builtin_offsetof(struct control_event, exe_key) == 96, "control_event.exe_key");
-_Static_assert(__builtin_offsetof(struct control_event, tgid) == 104, "control_event.tgid");
-_Static_assert(__builtin_offsetof(struct control_event, tid) == 108, "control_event.tid");
-_Static_assert(__builtin_offsetof(struct control_event, exec_id) == 112, "control_event.exec_id");
-_Static_assert(__builtin_offsetof(struct control_event, ppid) == 116, "control_event.ppid");
-_Static_assert(__builtin_offsetof(struct control_event, uid) == 120, "control_event.uid");
-_Static_assert(__builtin_offsetof(struct control_event, euid) == 124, "control_event.euid");
-_Static_assert(__builtin_offsetof(struct control_event, gid) == 128, "control_event.gid");
-_Static_assert(__builtin_offsetof(struct control_event, egid) == 132, "control_event.egid");
-_Static_assert(__builtin_offsetof(struct control_event, login_uid) == 136, "control_event.login_uid");
-_Static_assert(__builtin_offsetof(struct control_event, login_session) == 140, "control_event.login_session");
-_Static_assert(__builtin_offsetof(struct control_event, comm) == 144, "control_event.comm");
+_Static_assert(__builtin_offsetof(struct control_event, arg2) == 48, "control_event.arg2");
+_Static_assert(__builtin_offsetof(struct control_event, ino) == 56, "control_event.ino");
+_Static_assert(__builtin_offsetof(struct control_event, dev) == 64, "control_event.dev");
+_Static_assert(__builtin_offsetof(struct control_event, mode) == 68, "control_event.mode");
+_Static_assert(__builtin_offsetof(struct control_event, original) == 72, "control_event.original");
+_Static_assert(__builtin_offsetof(struct control_event, flags) == 76, "control_event.flags");
+_Static_assert(__builtin_offsetof(struct control_event, start) == 80, "control_event.start");
+_Static_assert(__builtin_offsetof(struct control_event, parent_start) == 88, "control_event.parent_start");
+_Static_assert(__builtin_offsetof(struct control_event, cgroup) == 96, "control_event.cgroup");
+_Static_assert(__builtin_offsetof(struct control_event, exe_key) == 104, "control_event.exe_key");
+_Static_assert(__builtin_offsetof(struct control_event, tgid) == 112, "control_event.tgid");
+_Static_assert(__builtin_offsetof(struct control_event, tid) == 116, "control_event.tid");
+_Static_assert(__builtin_offsetof(struct control_event, exec_id) == 120, "control_event.exec_id");
+_Static_assert(__builtin_offsetof(struct control_event, ppid) == 124, "control_event.ppid");
+_Static_assert(__builtin_offsetof(struct control_event, uid) == 128, "control_event.uid");
+_Static_assert(__builtin_offsetof(struct control_event, euid) == 132, "control_event.euid");
+_Static_assert(__builtin_offsetof(struct control_event, gid) == 136, "control_event.gid");
+_Static_assert(__builtin_offsetof(struct control_event, egid) == 140, "control_event.egid");
+_Static_assert(__builtin_offsetof(struct control_event, login_uid) == 144, "control_event.login_uid");
+_Static_assert(__builtin_offsetof(struct control_event, login_session) == 148, "control_event.login_session");
+_Static_assert(__builtin_offsetof(struct control_event, comm) == 152, "control_event.comm");
 
 struct task_definition {
   u16 type;  /* event id, or a definition's */
@@ -518,6 +520,15 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define FILE_CLOSE 35
 #define FILE_DELETE 36
 #define FILE_RENAME 37
+#define FILE_LINK 38
+#define FILE_SYMLINK 39
+#define FILE_MKDIR 40
+#define FILE_RMDIR 41
+#define FILE_MODE 42
+#define FILE_OWNER 43
+#define FILE_TRUNCATE 44
+#define FILE_XATTR 45
+#define FILE_MEMFD 88
 #define SOCKET_BIND 48
 #define SOCKET_LISTEN 49
 #define SOCKET_CONNECT 50
@@ -525,6 +536,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define SOCKET_SEND 52
 #define SOCKET_RECEIVE 53
 #define SOCKET_CLOSE 54
+#define KF_HOOKED 1024
 #define KF_CREATED 256
 #define KF_CLAIMED 1
 #define KF_BEGIN 2
@@ -551,3 +563,6 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define BLOB_ADDRESS 8
 #define BLOB_SOCKET 9
 #define BLOB_CGROUP 10
+#define BLOB_PATH 11
+#define BLOB_PATH2 12
+#define BLOB_TEXT 13

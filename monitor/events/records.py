@@ -28,7 +28,9 @@ CREATED = 256
 """The open made the file (the kernel's FMODE_CREATED)."""
 REDACTED = 512
 """Secrets in the arguments were masked. Set by the reader, as it takes the record out of the ring."""
-KF = {"CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
+HOOKED = 1024
+"""The names in `path` come from a hook of the kernel on this very call."""
+KF = {"HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
       "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY, "REDACTED": REDACTED}
 
 # ---- flags of a file definition ---------------------------------------------------------------------------------------
@@ -85,7 +87,8 @@ CONTROL = Layout("control_event", (
     Field("nr", "u16", "ebpf.syscall", "keyword", "syscall; 65535: none", "syscall"),
     Field("kf", "u16", doc="flags"),
     Field("fd", "s32", "ebpf.fd", doc="file descriptor; -1: none"),
-    Field("arg", "u64", doc="meaning depends on the event: flags, exit code"),
+    Field("arg", "u64", doc="meaning depends on the event: flags, exit code, mode, size"),
+    Field("arg2", "u64", doc="a second value: group, flags"),
     Field("ino", "u64", "file.inode", "keyword", "inode", "text"),
     Field("dev", "u32", "file.device", "keyword", "device, major:minor", "device"),
     Field("mode", "u32", "file.mode", "keyword", "permissions, octal", "mode"),
@@ -144,5 +147,8 @@ BLOBS = (
     Blob("address", 8, "destination.ip", "ip", "socket address given by the caller"),
     Blob("socket", 9, "source.ip", "ip", "the socket as the kernel has it (a socket definition)"),
     Blob("cgroup", 10, "container.id", "keyword", "cgroup names, leaf first"),
+    Blob("path", 11, "file.path", "keyword", "the object's names as the kernel has them, leaf first"),
+    Blob("path2", 12, "file.path", "keyword", "the second object's, or the name after the act"),
+    Blob("text", 13, "", "", "another string of the call: content of a link, name of an attribute"),
 )
 BLOB = {blob.name: blob for blob in BLOBS}

@@ -91,3 +91,14 @@ TASK_SHOWN: tuple[Shown, ...] = (
     Shown("container.id", "keyword", "from the cgroup"),
 )
 """What names the process beside the members of TASK. Of the real user and group bulk events carry only what differs."""
+
+
+NAMED = ("name", "base", "path")
+"""Blobs of an act on one name: the caller's, and the kernel's where a hook gives one."""
+NAMED2 = ("name2", "base2", "path2")
+"""Of its second name."""
+EARLIER = Shown("file.Ext.original.path", "keyword", "the earlier name")
+ASKED_MODE = Shown("ebpf.requested.mode", "keyword", "permissions asked for, octal")
+OBJECT = ("file (the kernel's file object, of a call by descriptor); hook (a hook of the kernel, where it allows one); "
+          "caller (of a call by name, else)")
+BY_NAME = "hook (a hook of the kernel, where it allows one); caller (else, and of a failed call)"

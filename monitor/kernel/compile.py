@@ -19,28 +19,15 @@ from typing import Any
 
 from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes
 from monitor.kernel.btf import Btf
+from monitor.kernel.probes import TAILS
 
-SOURCES = ("generated/events.h", "common.h", "path.h", "process.c", "file.c", "socket.c")
+SOURCES = ("generated/events.h", "common.h", "path.h", "process.c", "file.c", "names.c", "socket.c")
 HOOKS = {
     "sys_exit": "sys_exit",
     "sched_process_fork": "sched_process_fork",
     "sched_process_exec": "sched_process_exec",
     "sched_process_exit": "sched_process_exit",
 }
-TAILS = (
-    "sys_exit",
-    "define_task",
-    "define_file",
-    "define_socket",
-    "judge",
-    "open_failed",
-    "socket_io",
-    "names",
-    "socket_control",
-    "process_failed",
-    "sweep_range",
-    "socket_record",
-)
 ON_DEMAND = ("whoami", "found")
 PRIVATE_MAPS = ("arguments", "known", "sent", "verdicts", "scratch", "jump")
 MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
@@ -139,6 +126,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "SCRATCH": SCRATCH,
         "PAGE_SIZE": 4096,
     }
+    found |= {f"TAIL_{name.upper()}": index for index, name in enumerate(TAILS)}
     return found
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
-from monitor.kernel.compile import HOOKS, MAPS, TAILS, CompileError, Shape, compile_in_child
+from monitor.kernel.compile import HOOKS, MAPS, CompileError, Shape, compile_in_child
 from monitor.kernel.loops import with_jumps_back
+from monitor.kernel.probes import TAILS
 
 PINNED = (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*HOOKS, "whoami", "found")))
 """what `build` pins"""

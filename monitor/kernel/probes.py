@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
+from monitor.events import EVENT
 from monitor.kernel.btf import Btf
 
 _MEMBERS = """
@@ -91,7 +92,34 @@ def offsets(btf: Btf) -> dict[str, int]:
     return found
 
 
-OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, UNLINK, RENAME, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
+OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, NAMES, OBJECT, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
+TAILS = (
+    "sys_exit",
+    "define_task",
+    "define_file",
+    "define_socket",
+    "judge",
+    "open_failed",
+    "socket_io",
+    "names",
+    "socket_control",
+    "process_failed",
+    "sweep_range",
+    "socket_record",
+    "object",
+)
+"""Programs that are reached by tail calls, in the order of the jump table."""
+_PROGRAMS = {
+    CLOSE_RANGE: "sweep_range",
+    NAMES: "names",
+    OBJECT: "object",
+    EXEC: "process_failed",
+    FORK: "process_failed",
+    **dict.fromkeys((CONNECT, BIND, LISTEN, ACCEPT), "socket_control"),
+}
+"""Operation -> the program that records it, where that is not sys_exit itself."""
+FAILURES, RMDIR = 0x400000, 0x800000
+NOT_A_PATH = 15
 SOCKETCALL = 0xFF
 """Every socket call of old 32-bit programs: the programs look its real operation up."""
 LEFT_OUT, ADDRESS, MSG, MMSG, AT, COMPAT, FLAGS2, HANDLE, PAIR = (0x100 << i for i in range(9))
@@ -105,12 +133,34 @@ def _pair(source: int, destination: int) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """One traced syscall: its name, its numbers in the 64-bit and the 32-bit table (-1: none), what `calls[]` says of it."""
+    """One traced syscall: its name, its numbers in the 64-bit and the 32-bit table (-1: none), what `calls[]` says of it.
+
+    `event` is the event that it is, where the operation alone does not say so. Then follow which argument is what (1: the
+    first, 0: there is none): the name, the directory descriptor it starts from (of an object: its descriptor), a second
+    name and its directory (NOT_A_PATH: it is another string), and two plain values.
+    """
 
     name: str
     number: int
     compat: int
     bits: int
+    event: str = ""
+    where: int = 0
+    dir: int = 0
+    second: int = 0
+    dir2: int = 0
+    value: int = 0
+    value2: int = 0
+
+    def spec(self) -> int:
+        """The 64 bits of `calls[]`, as bpf/common.h takes them apart."""
+        program = _PROGRAMS.get(self.bits & 0xFF)
+        found = self.bits | (TAILS.index(program) << 24 if program else 0)
+        if self.event:
+            found |= EVENT[self.event].id << 32
+        places = (self.where, self.dir, self.second, self.dir2)
+        found |= sum(place << 40 + 4 * index for index, place in enumerate(places))
+        return found | self.value << 56 | self.value2 << 59
 
 
 _X86 = (
@@ -133,17 +183,49 @@ _X86 = (
     Call("dup2", 33, 63, DUP2),
     Call("dup3", 292, 330, DUP2),
     Call("close_range", 436, 436, CLOSE_RANGE),
-    Call("unlink", 87, 10, UNLINK),
-    Call("unlinkat", 263, 301, UNLINK | AT),
-    Call("rename", 82, 38, RENAME),
-    Call("renameat", 264, 302, RENAME | AT),
-    Call("renameat2", 316, 353, RENAME | AT),
-    Call("execve", 59, 11, EXEC),
-    Call("execveat", 322, 358, EXEC | AT),
-    Call("fork", 57, 2, FORK),
-    Call("vfork", 58, 190, FORK),
-    Call("clone", 56, 120, FORK),
-    Call("clone3", 435, 435, FORK),
+    Call("unlink", 87, 10, NAMES, "file_delete", where=1),
+    Call("unlinkat", 263, 301, NAMES | RMDIR, "file_delete", where=2, dir=1, value=3),
+    Call("rename", 82, 38, NAMES, "file_rename", where=1, second=2),
+    Call("renameat", 264, 302, NAMES, "file_rename", where=2, dir=1, second=4, dir2=3),
+    Call("renameat2", 316, 353, NAMES, "file_rename", where=2, dir=1, second=4, dir2=3, value=5),
+    Call("link", 86, 9, NAMES, "file_link", where=1, second=2),
+    Call("linkat", 265, 303, NAMES, "file_link", where=2, dir=1, second=4, dir2=3, value=5),
+    Call("symlink", 88, 83, NAMES, "file_symlink", where=2, second=1, dir2=NOT_A_PATH),
+    Call("symlinkat", 266, 304, NAMES, "file_symlink", where=3, dir=2, second=1, dir2=NOT_A_PATH),
+    Call("mkdir", 83, 39, NAMES, "file_mkdir", where=1, value=2),
+    Call("mkdirat", 258, 296, NAMES, "file_mkdir", where=2, dir=1, value=3),
+    Call("rmdir", 84, 40, NAMES, "file_rmdir", where=1),
+    Call("chmod", 90, 15, NAMES, "file_mode", where=1, value=2),
+    Call("fchmodat", 268, 306, NAMES, "file_mode", where=2, dir=1, value=3),
+    Call("fchmodat2", 452, 452, NAMES, "file_mode", where=2, dir=1, value=3, value2=4),
+    Call("fchmod", 91, 94, OBJECT, "file_mode", dir=1, value=2),
+    Call("chown", 92, 182, NAMES, "file_owner", where=1, value=2, value2=3),
+    Call("lchown", 94, 16, NAMES, "file_owner", where=1, value=2, value2=3),
+    Call("fchownat", 260, 298, NAMES, "file_owner", where=2, dir=1, value=3, value2=4),
+    Call("fchown", 93, 95, OBJECT, "file_owner", dir=1, value=2, value2=3),
+    Call("chown32", -1, 212, NAMES, "file_owner", where=1, value=2, value2=3),
+    Call("lchown32", -1, 198, NAMES, "file_owner", where=1, value=2, value2=3),
+    Call("fchown32", -1, 207, OBJECT, "file_owner", dir=1, value=2, value2=3),
+    Call("truncate", 76, 92, NAMES, "file_truncate", where=1, value=2),
+    Call("ftruncate", 77, 93, OBJECT, "file_truncate", dir=1, value=2),
+    Call("truncate64", -1, 193, NAMES, "file_truncate", where=1, value=2, value2=3),
+    Call("ftruncate64", -1, 194, OBJECT, "file_truncate", dir=1, value=2, value2=3),
+    Call("setxattr", 188, 226, NAMES, "file_xattr", where=1, second=2, dir2=NOT_A_PATH, value=4, value2=5),
+    Call("lsetxattr", 189, 227, NAMES, "file_xattr", where=1, second=2, dir2=NOT_A_PATH, value=4, value2=5),
+    Call("fsetxattr", 190, 228, OBJECT, "file_xattr", dir=1, second=2, value=4, value2=5),
+    Call("setxattrat", 463, 463, NAMES, "file_xattr", where=2, dir=1, second=4, dir2=NOT_A_PATH),
+    Call("removexattr", 197, 235, NAMES, "file_xattr", where=1, second=2, dir2=NOT_A_PATH),
+    Call("lremovexattr", 198, 236, NAMES, "file_xattr", where=1, second=2, dir2=NOT_A_PATH),
+    Call("fremovexattr", 199, 237, OBJECT, "file_xattr", dir=1, second=2),
+    Call("removexattrat", 466, 466, NAMES, "file_xattr", where=2, dir=1, second=4, dir2=NOT_A_PATH),
+    Call("memfd_create", 319, 356, OBJECT, "file_memfd", second=1, value=2),
+    Call("memfd_secret", 447, 447, OBJECT, "file_memfd", value=1),
+    Call("execve", 59, 11, EXEC | FAILURES),
+    Call("execveat", 322, 358, EXEC | AT | FAILURES),
+    Call("fork", 57, 2, FORK | FAILURES),
+    Call("vfork", 58, 190, FORK | FAILURES),
+    Call("clone", 56, 120, FORK | FAILURES),
+    Call("clone3", 435, 435, FORK | FAILURES),
     Call("connect", 42, 362, CONNECT),
     Call("bind", 49, 361, BIND),
     Call("listen", 50, 363, LISTEN),
@@ -179,7 +261,8 @@ def calls(profile: str, machine: str | None = None) -> dict[int, int]:
         raise ProbeError(f"no syscall table for {machine or platform.machine()}; known: {', '.join(TABLES)}")
     found: dict[int, int] = {}
     for call in table:
-        bits = call.bits | (LEFT_OUT if profile == "minimal" and call.bits & 0xFF not in _MINIMAL else 0)
+        quiet = call.bits & 0xFF not in _MINIMAL and not (call.event and "minimal" in EVENT[call.event].profiles)
+        bits = call.spec() | (LEFT_OUT if profile == "minimal" and quiet else 0)
         if call.number >= 0:
             found[call.number] = found.get(call.number, 0) | bits
         if call.compat >= 0:
