@@ -148,7 +148,9 @@ def _features(host: Host) -> Iterator[Check]:
 
 
 def _numba(_: Host) -> Iterator[Check]:
-    if importlib.util.find_spec("numba"):
+    if importlib.util.find_spec("monitor._fastpath"):
+        yield Check("numba", "ok", "not needed: the reading of the rings was compiled ahead of time")
+    elif importlib.util.find_spec("numba"):
         yield Check("numba", "ok", "the reading of the rings is compiled")
     else:
         yield Check("numba", "warn", "not installed: reading the rings takes a hundred times longer", "make setup")

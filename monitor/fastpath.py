@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from monitor import events
+from monitor import ahead, events
+from monitor.ahead import njit
 from monitor.fasttext import clean, memcpy, put_fixed, put_flags, put_hex12, put_number, put_path, put_second, put_text
 
 Array = Any
@@ -433,3 +433,6 @@ def run(
             if reason != DONE:
                 return reason
             C[c, POS] += (word0 >> 16 & 0xFFFF) << 6
+
+
+run = ahead.pass_of(run)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import config, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from monitor.ahead import PLAIN, njit
 
-if config.DISABLE_JIT:  # type: ignore[attr-defined]
+if PLAIN:
 
     def memcpy(dst: Any, to: int, src: Any, start: int, count: int) -> None:
         """Copies `count` bytes between uint8 arrays."""
         dst[to : to + count] = src[start : start + count]
 else:
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
 
     @intrinsic
     def memcpy(_typing: Any, dst: Any, to: Any, src: Any, start: Any, count: Any) -> Any:  # noqa: ARG001 - numba takes the names from here

@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "fileacts",
             "templates",
             "fastpath",
-            "fasttext",
+            "fasttext", "ahead",
             "mirror",
             "tables",
             "order",
