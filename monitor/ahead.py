@@ -41,8 +41,9 @@ def njit(*, nogil: bool, cache: bool) -> Callable[[F], F]:
     """numba's, or one that leaves a function as it is."""
     if MODULE is not None:
         return lambda function: function
-    made: Callable[[F], F] = numba.njit(nogil=nogil, cache=cache)
-    return made
+    made: Any = numba.njit(nogil=nogil, cache=cache)
+    decorator: Callable[[F], F] = made
+    return decorator
 
 
 def pass_of(entry: Any) -> Any:
