@@ -6,8 +6,6 @@ Owns the order of start and stop and the rhythm of the loop; the work is done by
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import platform
 import signal
@@ -20,7 +18,8 @@ from typing import Any
 import orjson
 
 from monitor import config as configuration
-from monitor import decode, events, procfs, recovery
+from monitor import decode, events, live, procfs, recovery
+from monitor.config_file import ConfigError
 from monitor.config_keys import Config
 from monitor.encode import Document
 from monitor.enrich import HostFactsError
@@ -54,6 +53,8 @@ class Monitor(Startup):
     service: Service = field(init=False)
     whole: bool = True
     """everything that was seen is encoded"""
+    config_problem: str = ""
+    follower: live.Follower | None = None
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
@@ -74,15 +75,12 @@ class Monitor(Startup):
 
     def _first_documents(self) -> None:
         scanned = self.capture.scan()
-        digest = hashlib.sha256(
-            json.dumps(configuration.effective(self.config), sort_keys=True, default=str).encode()
-        ).hexdigest()[:16]
         about: Document = {
             "adopted": self.adopted,
             "kernel": platform.release(),
             "layout": self.capture.directory.name,
             "profile": self.config.profile,
-            "config_digest": digest,
+            "config_digest": configuration.digest(self.config),
             "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS),
             "features": self.features,
             "missing": self.missing,
@@ -101,27 +99,39 @@ class Monitor(Startup):
         for name, left in self.abandoned:
             self._loss({"loss": {"class": "unknown", "cpu": 0, "count": left, "reason": "layout", "epoch": name}})
         self._inventory(scanned)
-        self._config_change(digest)
+        self._config_change()
         self._commit()
 
-    def _config_change(self, digest: str) -> None:
-        """A configuration other than that of the run before is an event. Secrets are in neither copy."""
-        kept, now = self.config.output_dir / "config.last.json", configuration.effective(self.config)
-        try:
-            before = json.loads(kept.read_bytes())
-            changed = sorted(name for name in {*before["config"], *now} if before["config"].get(name) != now.get(name))
-            if before["digest"] != digest:
-                self.pipeline.make(
-                    "monitor_config", {"config": {"old": before["digest"], "new": digest, "keys": changed}}
-                )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if not isinstance(error, FileNotFoundError):
-                self.options.say(f"cannot compare with the configuration before ({kept}): {error}")
-        try:
-            self.config.output_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-            write_file(kept, json.dumps({"digest": digest, "config": now}, default=str).encode())
-        except OSError as error:
-            self.options.say(f"cannot keep {kept}: {error.strerror}")
+    def _config_change(self) -> None:
+        """A configuration other than that of the run before is an event."""
+        members, problem = live.since_last_run(self.config.output_dir, self.config)
+        if members is not None:
+            self.pipeline.make("monitor_config", members)
+        self._remember(problem)
+
+    def _remember(self, *problems: str) -> None:
+        for problem in (*problems, live.remember(self.config.output_dir, self.config)):
+            if problem:
+                self.options.say(problem)
+
+    def _follow(self, now: float) -> None:
+        """What the configuration files say once they have changed: taken as a whole, or not at all."""
+        found = self.follower.look(now) if self.follower is not None else None
+        if found is None:
+            return
+        before = self.config
+        problem = str(found) if isinstance(found, ConfigError) else live.refusal(before, found)
+        if problem and problem != self.config_problem:
+            self.options.say(f"the changed configuration is not taken: {problem}")
+            self.pipeline.make("monitor_config", {"config": {"old": configuration.digest(before), "refused": problem}})
+        self.config_problem = problem
+        if problem or isinstance(found, ConfigError) or found.config == before:
+            return
+        self.reconfigure(found.config)
+        self.pipeline.make("monitor_config", {"config": live.change(before, found.config)})
+        names = ", ".join(key.name for key in configuration.changed(before, found.config))
+        self.options.say(f"the changed configuration is taken: {names}")
+        self._remember()
 
     def _inventory(self, scanned: list[bytes]) -> None:
         """The processes that are there already, but those that an adopted capture has told of."""
@@ -146,20 +156,22 @@ class Monitor(Startup):
         """Until a signal or the duration ends it."""
         started = time.monotonic()
         next_second = next_beat = started
-        beat = self.config.heartbeat_interval_s
-        next_beat += beat
+        next_beat += self.config.heartbeat_interval_s
         next_totals = started + self.config.fold_interval_s
+        if self.options.sources is not None:
+            self.follower = live.Follower(self.options.sources, self.options.say)
         if self.options.ready_file:
             write_file(self.options.ready_file, f"{os.getpid()}\n".encode())
         while not self.stopping:
             busy = self.turn()
             now = time.monotonic()
             self._tell_service(now)
+            self._follow(now)
             if now >= next_second:
                 next_second = now + 1.0
                 self._each_second()
             if now >= next_beat:
-                next_beat = now + beat
+                next_beat = now + self.config.heartbeat_interval_s
                 self.pipeline.make(
                     "monitor_heartbeat", {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}}
                 )
@@ -253,6 +265,8 @@ class Monitor(Startup):
             return
         self.reopen = False
         self.service.reloading()
+        if self.follower is not None:
+            self.follower.again()
         try:
             self.log.reopen()
         except LogError as error:
@@ -292,6 +306,7 @@ class Monitor(Startup):
             "bytes_written": self.log.bytes_written,
             "sync_failures": self.log.sync_failures,
             "log_problem": self.log_problem,
+            "config_problem": self.config_problem,
             "profile": self.config.profile,
             "events_dir": str(self.config.events_dir),
             "adopted": self.adopted,
@@ -340,6 +355,8 @@ class Monitor(Startup):
         self._drain()
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
         self._commit()
+        if self.follower is not None:
+            self.follower.close()
         self.log.sync_now()
         self._write_status()
         self.log.close()

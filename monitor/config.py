@@ -5,25 +5,61 @@ It never reads a secret's file, applies a setting, or shows a secret in a text, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import stat
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_args, get_origin
 
 from monitor import config_file
 from monitor.config_file import Node, Refused, absolute_path, choice, described, dotted, integer, mismatch, nearest
-from monitor.config_keys import KEYS, Config, EsConfig, Key
+from monitor.config_keys import KEYS, Config, EsConfig, Key, Labels
 
 ConfigError = config_file.ConfigError
 DEFAULT_PATHS = (Path("/var/config.json"), Path("/etc/ebpf-monitor/config.json"))
+DROP_INS = Path("/etc/ebpf-monitor/conf.d")
 
 _SECTION = "es_config"
 _BY_NAME = {key.name: key for key in KEYS}
 _SECTION_NAMES = [item.name for item in fields(EsConfig)]
 _TOP_NAMES = [item.name for item in fields(Config)]
+_LABEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{config_file.printable(self.file, 4096)}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and where it comes from: `places` has the keys that are not left at their default."""
+
+    config: Config
+    places: dict[str, Place]
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files that make the configuration: `main`, if there is one, and then *.json of the directory `drop_ins`."""
+
+    main: Path | None
+    drop_ins: Path
+
+    def files(self) -> tuple[Path, ...]:
+        """In the order in which they are merged. Raises ConfigError for a directory that others can change."""
+        return (*((self.main,) if self.main else ()), *_drop_ins(self.drop_ins))
 
 
 # --- from JSON values to a Config -------------------------------------------------------------------------------------
@@ -52,35 +88,59 @@ def _range(key: Key) -> str:
 
 
 class _Reader:
-    """Turns one parsed file into a Config."""
+    """Turns parsed files into a Config: of a key that stands in several files the last one's value counts."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self) -> None:
+        self.file = ""
+        self.values: dict[str, Any] = {}
+        self.places: dict[str, Place] = {}
+
+    def read(self, root: Node, file: str) -> None:
+        """Takes the values of one more file."""
         self.file = file
-        self.lines: dict[str, int] = {}  # of the values of the keys read
+        self.section(root, "")
 
-    def config(self, root: Node) -> Config:
-        values = self.section(root, "")
-        if _SECTION in values:
-            values[_SECTION] = EsConfig(**values[_SECTION])
-        config = Config(**values)
+    def config(self) -> Config:
+        """What all files together say."""
+        own = {name.removeprefix(f"{_SECTION}."): value for name, value in self.values.items() if "." in name}
+        top = {name: value for name, value in self.values.items() if "." not in name}
+        config = Config(**top, es_config=EsConfig(**own))
         self.cross_checks(config.es_config)
         return config
 
-    def section(self, node: Node, prefix: str) -> dict[str, Any]:
+    def section(self, node: Node, prefix: str) -> None:
         if not isinstance(node.value, dict):
             where = prefix.removesuffix(".") or None
             opening = "" if where else "the file must hold one object: "
             message = f"{opening}expected an object {{...}}, found {described(node.value)}"
             raise ConfigError(message, file=self.file, line=node.line, key=where)
-        values: dict[str, Any] = {}
         for name, child in node.value.items():
             if name == _SECTION and not prefix:
-                values[name] = self.section(child, f"{_SECTION}.")
+                self.section(child, f"{_SECTION}.")
             elif prefix + name in _BY_NAME and "." not in name:
-                values[name] = self.value(_BY_NAME[prefix + name], child)
+                self.take(_BY_NAME[prefix + name], child)
             else:
                 self.unknown(name, child, prefix)
-        return values
+
+    def take(self, key: Key, node: Node) -> None:
+        """One key's value: in the place of an earlier file's, but labels beside those of earlier files."""
+        value = self.labels(key, node) if key.type == Labels else self.value(key, node)
+        if key.type == Labels:
+            value = tuple(sorted((dict(self.values.get(key.name, ())) | value).items()))  # type: ignore[operator]
+            if len(value) > (key.maximum or 0):
+                self.refuse(f"{len(value)} entries in all files together; allowed: {_range(key)}", node, key.name)
+        self.values[key.name] = value
+        self.places.pop(key.name, None)  # places stand in the order of reading
+        self.places[key.name] = Place(self.file, node.line)
+
+    def labels(self, key: Key, node: Node) -> dict[str, object]:
+        """An object of strings. No error repeats a name: it may be part of a misplaced secret."""
+        if not isinstance(node.value, dict):
+            self.refuse(str(mismatch("an object of strings", node.value)), node, key.name)
+        for name, child in node.value.items():
+            if not _LABEL_NAME.fullmatch(name):
+                self.refuse("the name of a label has 1 to 64 letters, digits, '_' and '-'", child, key.name)
+        return {name: self.scalar(key, str, child, key.name) for name, child in node.value.items()}
 
     def unknown(self, name: str, node: Node, prefix: str) -> NoReturn:
         here, there = (_SECTION_NAMES, _TOP_NAMES) if prefix else (_TOP_NAMES, _SECTION_NAMES)
@@ -94,7 +154,6 @@ class _Reader:
         raise ConfigError(f"unknown key{hint}", file=self.file, line=node.key_line, key=shown)
 
     def value(self, key: Key, node: Node) -> object:
-        self.lines[key.name] = node.line
         if get_origin(key.type) is not tuple:
             return self.scalar(key, key.type, node, key.name)
         kind = get_args(key.type)[0]
@@ -128,7 +187,7 @@ class _Reader:
 
     def cross_checks(self, es: EsConfig) -> None:
         credentials = ("es_password", "password_file", "api_key", "api_key_file")
-        names = [key.removeprefix(f"{_SECTION}.") for key in self.lines]  # in the order of the file
+        names = [key.removeprefix(f"{_SECTION}.") for key in self.places]  # in the order of reading
         given = [name for name in names if name in credentials and getattr(es, name)]
         if len(given) > 1:
             self.contradiction(f"only one credential is allowed, and {given[0]} is set as well", given[1])
@@ -144,25 +203,62 @@ class _Reader:
 
     def contradiction(self, message: str, name: str) -> NoReturn:
         key = f"{_SECTION}.{name}"
-        raise ConfigError(message, file=self.file, line=self.lines[key], key=key)
+        raise ConfigError(message, file=self.places[key].file, line=self.places[key].line, key=key)
 
 
 def loads(data: bytes, file: str) -> Config:
     """The configuration in `data`; `file` is only its name in errors. Raises only ConfigError."""
-    return _Reader(file).config(config_file.parse(data, file, (_SECTION,)))
+    reader = _Reader()
+    reader.read(config_file.parse(data, file, (_SECTION,)), file)
+    return reader.config()
+
+
+def read(sources: Sources) -> Loaded:
+    """The configuration that all files together make; others must not be able to change any. Raises only ConfigError."""
+    reader, open_to_all, files = _Reader(), set(), sources.files()
+    for path in files:
+        data, status = config_file.read_trusted(path)
+        reader.read(config_file.parse(data, str(path), (_SECTION,)), str(path))
+        if status.st_mode & stat.S_IROTH:
+            open_to_all.add(str(path))
+    config = reader.config()
+    for key in KEYS:
+        place = reader.places.get(key.name)
+        if key.secret and current(config, key) and place is not None and place.file in open_to_all:
+            shown = config_file.printable(place.file, 4096)
+            message = f"a secret in a file that others can read; take that away: chmod o-r {shown}"
+            raise ConfigError(message, file=place.file, line=place.line, key=key.name)
+    return Loaded(config, reader.places, files)
 
 
 def load(path: Path) -> Config:
-    """The configuration in the file `path`, which others must not be able to change. Raises only ConfigError."""
-    data, status = config_file.read_trusted(path)
-    reader = _Reader(str(path))
-    config = reader.config(config_file.parse(data, str(path), (_SECTION,)))
-    for key in KEYS:
-        if key.secret and _current(config, key) and status.st_mode & stat.S_IROTH:
-            shown = config_file.printable(str(path), 4096)
-            message = f"a secret in a file that others can read; take that away: chmod o-r {shown}"
-            raise ConfigError(message, file=str(path), line=reader.lines[key.name], key=key.name)
-    return config
+    """The configuration in the file `path` and in `conf.d` beside it. Raises only ConfigError."""
+    return read(Sources(path, path.parent / DROP_INS.name)).config
+
+
+def locate(explicit: Path | None) -> Sources:
+    """The file to load (`find`) and its drop-ins: `conf.d` beside an explicit file, else DROP_INS. Raises ConfigError."""
+    return Sources(find(explicit), DROP_INS if explicit is None else explicit.parent / DROP_INS.name)
+
+
+def _drop_ins(directory: Path) -> list[Path]:
+    """The drop-in files, by name: what ends in .json and is not hidden, so that editors' copies are none."""
+    name = str(directory)
+    try:
+        about = os.stat(directory)
+        if not stat.S_ISDIR(about.st_mode):
+            raise ConfigError("is not a directory", file=name)
+        with os.scandir(directory) as entries:
+            found = sorted(entry.name for entry in entries if entry.name.endswith(".json") and entry.name[0] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except ValueError:
+        raise ConfigError("not a possible directory name", file=name) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be listed: {os.strerror(error.errno or 5)}", file=name) from None
+    if found:
+        config_file.require_trusted(about, name)
+    return [directory / entry for entry in found]
 
 
 def find(explicit: Path | None) -> Path | None:
@@ -186,13 +282,16 @@ def find(explicit: Path | None) -> Path | None:
 # --- from a Config to text --------------------------------------------------------------------------------------------
 
 
-def _current(config: Config, key: Key) -> Any:
+def current(config: Config, key: Key) -> Any:
+    """The value that a key has in a configuration."""
     section, _, name = key.name.rpartition(".")
     return getattr(config.es_config if section else config, name)
 
 
 def _plain(key: Key, value: Any) -> Any:
     """A value as JSON has it."""
+    if key.type == Labels:
+        return dict(value)
     if isinstance(value, tuple):
         entries = [str(entry) for entry in value]
         return entries[0] if key.single and len(entries) == 1 else entries
@@ -205,7 +304,7 @@ def _document(config: Config, hide: bool) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key in KEYS:
         section, _, name = key.name.rpartition(".")
-        value = _plain(key, _current(config, key))
+        value = _plain(key, current(config, key))
         if hide and key.secret:
             value = "***" if value else "(not set)"
         (result.setdefault(section, {}) if section else result)[name] = value
@@ -215,6 +314,16 @@ def _document(config: Config, hide: bool) -> dict[str, Any]:
 def effective(config: Config) -> dict[str, Any]:
     """The configuration as a JSON object of the file's form, each secret as "***" or "(not set)"."""
     return _document(config, hide=True)
+
+
+def digest(config: Config) -> str:
+    """16 hexadecimal digits that change with every value but a secret's."""
+    return hashlib.sha256(json.dumps(effective(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changed(before: Config, after: Config) -> list[Key]:
+    """The keys whose values differ, secrets too."""
+    return [key for key in KEYS if current(before, key) != current(after, key)]
 
 
 def sample() -> str:
@@ -235,18 +344,20 @@ def _allowed(key: Key) -> str:
 
 
 def _type_name(key: Key) -> str:
+    if key.type == Labels:
+        return "object of strings"
     if get_origin(key.type) is tuple:
         return "string or list of strings" if key.single else "list of strings"
     return {bool: "boolean", int: "integer"}.get(key.type, "string")
 
 
 def reference() -> str:
-    """Every key as a Markdown table, ending in a newline."""
-    lines = ["| Key | Type | Default | Unit | Allowed | Documentation |", "|---|---|---|---|---|---|"]
+    """Every key as a Markdown table, ending in a newline. Live: a running monitor takes a change of the file."""
+    lines = ["| Key | Type | Default | Unit | Allowed | Live | Documentation |", "|---|---|---|---|---|---|---|"]
     for key in KEYS:
         default = _plain(key, key.default)
         shown = "(not set)" if default == "" else f"`{json.dumps(default)}`"
         doc = f"{key.doc} Secret: never shown." if key.secret else key.doc
-        cells = (f"`{key.name}`", _type_name(key), shown, key.unit, _allowed(key), doc)
+        cells = (f"`{key.name}`", _type_name(key), shown, key.unit, _allowed(key), "yes" if key.live else "", doc)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

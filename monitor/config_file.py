@@ -86,7 +86,7 @@ def read_trusted(path: Path) -> tuple[bytes, os.stat_result]:
         with open(descriptor, "rb", buffering=0):
             status = os.fstat(descriptor)
             _require_regular(status, name)  # again: what was opened may be another file
-            _require_trusted(status, name)
+            require_trusted(status, name)
             content = _read_bounded(descriptor, name)
     except FileNotFoundError:
         dangling = " (a symbolic link to nothing)" if path.is_symlink() else ""
@@ -118,7 +118,8 @@ def _require_regular(status: os.stat_result, name: str) -> None:
         raise ConfigError(f"is {_KINDS.get(kind, 'a special file')}, not a regular file", file=name)
 
 
-def _require_trusted(status: os.stat_result, name: str) -> None:
+def require_trusted(status: os.stat_result, name: str) -> None:
+    """Raises ConfigError for a file or directory that another user than root and the present one can change."""
     shown = printable(name, 4096)
     if status.st_uid not in (0, os.geteuid()):
         raise ConfigError(

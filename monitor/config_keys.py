@@ -25,6 +25,8 @@ ShipProfile = Literal["same", "minimal", "standard", "full", "trace"]
 ControlLane = Literal["auto", "ringbuf", "perf"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 IndexPeriod = Literal["day", "hour"]
+Labels = tuple[tuple[str, str], ...]
+"""An object of strings, as pairs in the order of their names."""
 Rule = Callable[[Any], Any]
 
 
@@ -128,6 +130,18 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _tag(value: str) -> str:
+    if not value or len(value.encode()) > 128:
+        raise Refused("a tag has 1 to 128 bytes")
+    return value
+
+
+def _label(value: str) -> str:
+    if len(value.encode()) > 256:
+        raise Refused("a label has at most 256 bytes")
+    return value
+
+
 # --- the declaration --------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +159,7 @@ class Key:
     allowed: str = ""
     secret: bool = False
     single: bool = False  # a list of one entry may be written as the entry itself
+    live: bool = False  # a running monitor takes a change of it; else the change waits for a restart
     rule: Rule | None = None
 
     @property
@@ -167,34 +182,35 @@ class EsConfig:
 
     es_host: tuple[str, ...] = _key(
         ("localhost",), "Elasticsearch host, or a list of hosts of one cluster.", minimum=1, maximum=16, single=True,
-        allowed="host names, IPv4 or IPv6 addresses, without scheme and port", rule=_host,
+        allowed="host names, IPv4 or IPv6 addresses, without scheme and port", rule=_host, live=True,
     )  # fmt: skip
-    es_port: int = _key(9200, "Port, the same on each host.", minimum=1, maximum=65535)
-    es_user: str = _key("", "User of HTTP basic authentication.", allowed="no `:`", rule=_user)
-    es_password: str = _key("", "Password of `es_user`. Better: `password_file`.", secret=True)
-    password_file: Path | None = _key(None, "File that holds the password of `es_user` alone.")
+    es_port: int = _key(9200, "Port, the same on each host.", minimum=1, maximum=65535, live=True)
+    es_user: str = _key("", "User of HTTP basic authentication.", allowed="no `:`", rule=_user, live=True)
+    es_password: str = _key("", "Password of `es_user`. Better: `password_file`.", secret=True, live=True)
+    password_file: Path | None = _key(None, "File that holds the password of `es_user` alone.", live=True)
     api_key: str = _key(
         "", "API key in its encoded form, instead of user and password. Better: `api_key_file`.", secret=True,
-        allowed="visible ASCII characters", rule=_api_key,
+        allowed="visible ASCII characters", rule=_api_key, live=True,
     )  # fmt: skip
-    api_key_file: Path | None = _key(None, "File that holds the API key alone.")
+    api_key_file: Path | None = _key(None, "File that holds the API key alone.", live=True)
     es_index: str = _key(
         "ebpf-events", "Beginning of the index names; the event's own date is appended.",
         allowed='lowercase, at most 200 bytes, none of `\\ / * ? " < > | space , # :`, not beginning with `- _ +`',
         rule=_index,
     )  # fmt: skip
     index_period: IndexPeriod = _key("day", "One index for each day or each hour (UTC).")
-    batch_size: int = _key(500, "Documents in one bulk request.", unit="documents", minimum=1, maximum=10_000)
-    secure: bool = _key(True, "Use TLS (https).")
+    batch_size: int = _key(500, "Documents in one bulk request.", unit="documents", minimum=1, maximum=10_000, live=True)
+    secure: bool = _key(True, "Use TLS (https).", live=True)
     insecure: bool = _key(
         False,
         "Do not verify the server's certificate; with `secure` false, allow plain http to other hosts. Anybody on the way can "
         "then read and forge.",
+        live=True,
     )
-    ca_certs: Path | None = _key(None, "PEM file with the certificate authorities to trust, instead of the system's.")
+    ca_certs: Path | None = _key(None, "PEM file with the certificate authorities to trust, instead of the system's.", live=True)
     ca_fingerprint: str = _key(
         "", "SHA-256 fingerprint of the certificate authority to trust.", allowed="64 hexadecimal digits",
-        rule=_fingerprint,
+        rule=_fingerprint, live=True,
     )  # fmt: skip
     profile: ShipProfile = _key("same", "Which of the logged events are delivered; `same`: all that `profile` logs.")
 
@@ -210,24 +226,28 @@ class Config:
     storage_type: StorageType = _key("local", "`local`: only the log; `elasticsearch`: deliver the log as well.")
     es_config: EsConfig = EsConfig()
     profile: Profile = _key(
-        "standard", "How much is captured: processes and connections only; all but quiet files; all; all, not folded."
-    )
-    fold: bool = _key(True, "Sum up repeated reads and writes of one open file. Always off in profile trace.")
+        "standard", "How much is captured: processes and connections only; all but quiet files; all; all, not folded.",
+        live=True,
+    )  # fmt: skip
+    fold: bool = _key(True, "Sum up repeated reads and writes of one open file. Always off in profile trace.", live=True)
     quiet_age_s: int = _key(
         DAY_S, "Age of the last change from which a root-owned file counts as quiet.", unit="seconds",
-        minimum=0, maximum=3650 * DAY_S,
+        minimum=0, maximum=3650 * DAY_S, live=True,
     )  # fmt: skip
     sensitive_paths: tuple[Path, ...] = _key(
         tuple(map(Path, ("/etc", "/root", "/boot", "/usr/lib/systemd", "/var/spool/cron"))),
-        "Directories and files under which nothing is quiet.", minimum=0, maximum=8, allowed="absolute paths",
+        "Directories and files under which nothing is quiet.", minimum=0, maximum=8, allowed="absolute paths", live=True,
     )  # fmt: skip
     args_limit_bytes: int = _key(
-        8192, "How much of a program's arguments is recorded.", unit="bytes", minimum=64, maximum=16384
+        8192, "How much of a program's arguments is recorded.", unit="bytes", minimum=64, maximum=16384, live=True,
     )
-    redact: bool = _key(True, "Mask secrets in arguments before anything is written: log, `ebpf.raw` and recordings.")
+    redact: bool = _key(
+        True, "Mask secrets in arguments before anything is written: log, `ebpf.raw` and recordings.", live=True
+    )
     redact_patterns: tuple[str, ...] = _key(
         (), "Own regular expressions for secrets in arguments: group 1 is masked, without a group the whole match.",
         minimum=0, maximum=64, allowed="Python regular expressions that do not match nothing", rule=_pattern,
+        live=True,
     )  # fmt: skip
     ring_bytes: int = _key(
         64 * MIB, "Memory for file and socket events, all CPUs together.", unit="bytes", minimum=MIB, maximum=4 * GIB
@@ -238,27 +258,37 @@ class Config:
     )  # fmt: skip
     control_lane: ControlLane = _key("auto", "Kernel buffer for rare events; `auto`: ringbuf where the kernel has it.")
     poll_interval_ms: int = _key(
-        4, "Pause between two looks at the rings; five times as long while little happens.", unit="ms", minimum=1, maximum=100,
+        4, "Pause between two looks at the rings; five times as long while little happens.", unit="ms", minimum=1,
+        maximum=100, live=True,
     )  # fmt: skip
-    heartbeat_interval_s: int = _key(60, "Time between two heartbeats.", unit="seconds", minimum=1, maximum=DAY_S)
+    heartbeat_interval_s: int = _key(60, "Time between two heartbeats.", unit="seconds", minimum=1, maximum=DAY_S, live=True)
     fold_interval_s: int = _key(
-        60, "Time after which an open file's totals are logged.", unit="seconds", minimum=1, maximum=DAY_S
+        60, "Time after which an open file's totals are logged.", unit="seconds", minimum=1, maximum=DAY_S, live=True,
     )
     commit_bytes: int = _key(
-        8 * MIB, "The log is made durable (fdatasync) after so many bytes.", unit="bytes", minimum=1, maximum=GIB
+        8 * MIB, "The log is made durable (fdatasync) after so many bytes.", unit="bytes", minimum=1, maximum=GIB, live=True,
     )
     commit_interval_ms: int = _key(
-        1000, "The log is made durable at the latest after this time.", unit="ms", minimum=1, maximum=60_000
+        1000, "The log is made durable at the latest after this time.", unit="ms", minimum=1, maximum=60_000, live=True,
     )
     rotate_bytes: int = _key(
         0, "Rotate the log at this size; 0: off, as logrotate does it. Never use both.", unit="bytes",
-        minimum=0, maximum=1024 * GIB, allowed="0 or at least 4096", rule=_rotation,
+        minimum=0, maximum=1024 * GIB, allowed="0 or at least 4096", rule=_rotation, live=True,
     )  # fmt: skip
-    rotate_keep: int = _key(8, "Rotated files to keep, with `rotate_bytes`.", unit="files", minimum=1, maximum=10_000)
-    keep_capture: bool = _key(False, "Let the kernel go on recording after a regular stop.")
+    rotate_keep: int = _key(8, "Rotated files to keep, with `rotate_bytes`.", unit="files", minimum=1, maximum=10_000, live=True)
+    keep_capture: bool = _key(False, "Let the kernel go on recording after a regular stop.", live=True)
     run_dir: Path = _key(Path("/run/ebpf-monitor"), "Directory of the lock file and of status.json.")
     pin_dir: Path = _key(Path("/sys/fs/bpf/ebpf-monitor"), "Directory in a BPF file system where capture is pinned.")
-    log_level: LogLevel = _key("info", "Least important messages of the monitor itself that are shown.")
+    log_level: LogLevel = _key("info", "Least important messages of the monitor itself that are shown.", live=True)
+
+    tags: tuple[str, ...] = _key(
+        (), "ECS `tags` of every document.", minimum=0, maximum=16, allowed="each 1 to 128 bytes", live=True, rule=_tag,
+    )  # fmt: skip
+    labels: Labels = _key(
+        (), "ECS `labels` of every document: an object of strings.", minimum=0, maximum=16, live=True, rule=_label,
+        allowed="names of 1 to 64 letters, digits, `_` and `-`; values of at most 256 bytes",
+    )  # fmt: skip
+    locked: bool = _key(False, "Take no change of the configuration until the next start.", live=True)
 
     def __post_init__(self) -> None:
         if self.profile == "trace":

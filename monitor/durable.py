@@ -111,8 +111,7 @@ class GroupCommit:
         fdatasync: Callable[[int], None] = os.fdatasync,
     ) -> None:
         self.epoch = ""
-        self._sync_bytes = max(1, sync_bytes)
-        self._interval_s = max(0.001, sync_interval_ms / 1000)
+        self.adjust(sync_bytes, sync_interval_ms)
         self._group = group
         self._fdatasync = fdatasync
         self._cond = threading.Condition()
@@ -130,6 +129,11 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self.failures = 0
         self.failure_reason: str | None = None
+
+    def adjust(self, sync_bytes: int, sync_interval_ms: int) -> None:
+        """Other limits from the next append on."""
+        self._sync_bytes = max(1, sync_bytes)
+        self._interval_s = max(0.001, sync_interval_ms / 1000)
 
     @property
     def durable_sequence(self) -> int:

@@ -40,14 +40,20 @@ class Origin:
 
     host: HostFacts
     epoch: str
+    tags: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
     def sections(self) -> Document:
-        """The members `ecs`, `agent` and `host`, in the order of the line."""
+        """The members `ecs`, `agent` and `host`, then `tags` and `labels` if there are any, in the order of the line."""
         host = self.host
+        own: Document = {"tags": list(self.tags)} if self.tags else {}
+        if self.labels:
+            own["labels"] = dict(self.labels)
         return {
             "ecs": {"version": ECS_VERSION},
             "agent": {"id": host.agent_id, "type": "ebpf-monitor", "version": __version__},
             "host": {"id": host.id, "name": host.name, "boot": {"id": host.boot_id}, "os": {"type": "linux"}},
+            **own,
         }
 
     def event_id(self, sequence: int) -> str:

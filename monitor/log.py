@@ -80,6 +80,11 @@ class Log:
         self._told: dict[str, str] = {}
         self.bytes_written = 0
 
+    def adjust(self, *, sync_bytes: int, sync_interval_ms: int, rotate_bytes: int, rotate_keep: int) -> None:
+        """Other limits than those given at first."""
+        self._commit.adjust(sync_bytes, sync_interval_ms)
+        self._rotate_bytes, self._rotate_keep = rotate_bytes, max(1, rotate_keep)
+
     @property
     def epoch(self) -> str:
         """The log epoch that the durable point names; set it before the first append."""

@@ -53,6 +53,8 @@ def is_long(path: str) -> bool:
 
 
 def _property(path: str, es: str, features: Features) -> dict[str, Any]:
+    if path == "labels":
+        return {"type": es, "dynamic": True}
     if es == "object":
         return {"type": es, "enabled": False}
     if es != "keyword":
@@ -74,7 +76,7 @@ def _place(properties: dict[str, Any], path: str, leaf: dict[str, Any]) -> None:
 
 
 def mapping(features: Features = FULL) -> dict[str, Any]:
-    """The mapping of all events: nothing dynamic, aliases for the original tool's flat names."""
+    """The mapping of all events: nothing dynamic but labels, aliases for the original tool's flat names."""
     properties: dict[str, Any] = {}
     found = fields.all_paths()
     for path in sorted(found):
@@ -83,7 +85,10 @@ def mapping(features: Features = FULL) -> dict[str, Any]:
         if target not in found:
             raise ValueError(f"alias {alias}: no event has a field {target}")
         _place(properties, alias, {"type": "alias", "path": target})
-    return {"dynamic": False, "_meta": meta(), "properties": properties}
+    label = {"path_match": "labels.*", "mapping": {"type": "keyword", "ignore_above": TEXT_LIMIT}}
+    return {
+        "dynamic": False, "dynamic_templates": [{"labels": label}], "_meta": meta(), "properties": properties,
+    }  # fmt: skip
 
 
 def meta() -> dict[str, Any]:

@@ -68,6 +68,11 @@ class Pipeline:
         self._executables: dict[tuple[int, int], bytes] = {}
         self._begin()
 
+    def rename(self, origin: Origin) -> None:
+        """Lines from the next one on say this of their origin."""
+        self.origin = origin
+        self._templates = templates.build(origin)
+
     # ---- a batch ----
     def _begin(self) -> None:
         self._state[fastpath.OUT] = 0

@@ -39,6 +39,8 @@ def about(origin: Origin, passwd: Path = Path("/etc/passwd"), group: Path = Path
     host = origin.host
     return {
         "epoch": origin.epoch,
+        "tags": list(origin.tags),
+        "labels": dict(origin.labels),
         "names": {"passwd": passwd.read_text("utf-8", "replace"), "group": group.read_text("utf-8", "replace")},
         "host": {
             "id": host.id,
@@ -60,8 +62,9 @@ def replay(path: Path, scratch: Path) -> Iterator[bytes]:
         made, host = Shape(**header["shape"]), HostFacts(**header["host"])
         for name, text in header["names"].items():
             (scratch / Path(name).name).write_text(text, encoding="utf-8")
-        epoch = str(header["epoch"])
-    except (KeyError, TypeError) as error:
+        own = tuple(header.get("tags", ())), tuple(header.get("labels", {}).items())
+        origin = Origin(host, str(header["epoch"]), *own)
+    except (KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f"{path}: the header lacks {error}") from error
     capture, clock = ReplayCapture(made), _RecordedClock()
     order = Order(cast(Capture, capture))
@@ -77,7 +80,7 @@ def replay(path: Path, scratch: Path) -> Iterator[bytes]:
         if not capture.take(frame):
             continue
         if pipeline is None:
-            pipeline = Pipeline(order, Origin(host, epoch), Tasks(host, users), clock)
+            pipeline = Pipeline(order, origin, Tasks(host, users), clock)
         clock.recorded_ns = int.from_bytes(frame.data, "little", signed=True)
         yield from _look(order, pipeline)
 

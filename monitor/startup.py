@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from monitor import describe, recording, recovery, replay
 from monitor.clock import WallClock
+from monitor.config import Sources
 from monitor.config_keys import Config
 from monitor.decode import DecodeError
 from monitor.durable import read_durable
@@ -43,6 +44,8 @@ class Options:
     say: Callable[[str], None] = print
     show: Callable[[bytes], None] | None = None
     tick: Callable[[dict[str, Any]], None] | None = None
+    sources: Sources | None = None
+    """the files that the configuration came from: their changes are followed"""
 
 
 @dataclass
@@ -127,14 +130,35 @@ class Startup:
         counts = Counts(torn=torn)
         self.unwritten_before = state.counts.untold
         self.users = UserNames()
-        origin = Origin(self.host, f"{self.epoch:016x}")
+        origin = self._origin()
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
         self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
         self.order = order
-        self.redactor = Redactor(self.config.redact_patterns) if self.config.redact else None
-        order.screen = self.redactor.record if self.redactor else None
+        self._redact()
         if self.options.record:
             self._record(origin)
+
+    def _redact(self) -> None:
+        self.redactor = Redactor(self.config.redact_patterns) if self.config.redact else None
+        self.order.screen = self.redactor.record if self.redactor else None
+
+    def _origin(self) -> Origin:
+        return Origin(self.host, f"{self.epoch:016x}", self.config.tags, self.config.labels)
+
+    def reconfigure(self, wanted: Config) -> None:
+        """Takes another configuration, of which only live keys differ. Cannot fail."""
+        before, self.config = self.config, wanted
+        self.log.adjust(
+            sync_bytes=wanted.commit_bytes,
+            sync_interval_ms=wanted.commit_interval_ms,
+            rotate_bytes=wanted.rotate_bytes,
+            rotate_keep=wanted.rotate_keep,
+        )
+        if (wanted.tags, wanted.labels) != (before.tags, before.labels):
+            self.pipeline.rename(self._origin())
+        self._redact()
+        self._configured = ()
+        self.configure()
 
     def _record(self, origin: Origin) -> None:
         try:

@@ -125,6 +125,10 @@ class _Builder:
             identity=identity,
             show=self._show(words, values),
         )
+        for name in ("tags", "labels"):  # anybody's text: in it nothing may look like a mark
+            if name in found:
+                shown = orjson.dumps(found[name])
+                found[name] = self._mark(fastpath.LIT, self.literal(shown), len(shown), text=True)
         return self._cut(encode.line(found))
 
     def _cut(self, text: bytes) -> list[tuple[int, int, int, int]]:

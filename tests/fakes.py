@@ -34,6 +34,8 @@ HOST = HostFacts(
 )
 EPOCH = "00112233aabbccdd"
 ORIGIN = Origin(HOST, EPOCH)
+LABELLED = Origin(HOST, EPOCH, ("dmz", '"7000000000000000001'), (("site", "\ue0000\ue001é,\\"), ("role", "web")))
+"""Of a host whose configuration has tags and labels, with what stands for something in a template."""
 BOOT_NS = 81_234_567_890_123
 """Kernel time of the first record of a test, CLOCK_BOOTTIME ns."""
 WALL_NS = 1_795_366_321_123_456_789
@@ -441,10 +443,10 @@ def documents(batch: bytes) -> list[dict[str, Any]]:
 
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(path, value) of every leaf of a document; what is below `ebpf.raw` counts as that one leaf."""
+    """(path, value) of every leaf of a document; what is below `ebpf.raw` or `labels` counts as that one leaf."""
     for name, value in document.items():
         path = prefix + name
-        if isinstance(value, Mapping) and path != "ebpf.raw":
+        if isinstance(value, Mapping) and path not in ("ebpf.raw", "labels"):
             yield from leaves(value, path + ".")
         else:
             yield path, value

@@ -13,6 +13,7 @@ from typing import Any
 from monitor import encode, events
 from tests.fakes import (
     BOOT_NS,
+    LABELLED,
     ORIGIN,
     WALL_NS,
     Bench,
@@ -200,6 +201,7 @@ SCENES: dict[str, Scene] = {
     "process_exit.signal": _control("process_exit", {"executable": PYTHON}, nr=NO_CALL, arg=9),
     "process_exit.kernel_thread": _control("process_exit", {}, nr=NO_CALL, comm=b"kworker/0:1"),
     "file_open": _open(),
+    "file_open.labels": _open(),
     "file_open.created": _open(path=b"/srv/new.txt", oflags=RDWR_CREAT, kf=events.CREATED),
     "file_open.deleted": _open(path=b"/srv/gone.txt", flags=events.FILE_FLAGS["DELETED"]),
     "file_open.non_utf8": _open(path=b"/srv/caf\xe9 \x1b[2J"),
@@ -463,6 +465,9 @@ MADE: dict[str, Callable[[], encode.Document]] = {
         }
     },
     "monitor_config": lambda: {"config": {"old": "0011223344556677", "new": "8899aabbccddeeff", "keys": ["profile"]}},
+    "monitor_config.refused": lambda: {
+        "config": {"old": "0011223344556677", "refused": "/etc/ebpf-monitor/config.json:3: ring_bytes: can only change at a restart"}
+    },
     "monitor_config.clock": lambda: {"clock": {"step_ns": -3_600_000_000_000}},
     "monitor_config.log": lambda: {"log": {"notice": "the log was renamed: a new one was begun"}},
     "monitor_heartbeat": lambda: {"ledger": _ledger()},
@@ -495,6 +500,8 @@ def line(name: str) -> bytes:
         kind = events.EVENT[name.split(".")[0]]
         return encode.line(encode.made(ORIGIN, kind, WALL_NS, BOOT_NS, 42, MADE[name]()))
     bench = Bench()
+    if name.endswith(".labels"):
+        bench.pipeline.rename(LABELLED)
     if name in FOUND:
         bench.pipeline.found(*FOUND[name])
         return bytes(bench.pipeline.batch)

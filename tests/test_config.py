@@ -301,6 +301,14 @@ VALUES = [
     top("redact_patterns", '["a("]', "not a regular expression", "redact_patterns[0]"),
     top("redact_patterns", '["b", "a*"]', "it matches nothing at all", "redact_patterns[1]"),
     top("redact", '"off"', "expected true or false"),
+    top("tags", '["a", "a"]', "the same entry as tags[0]", "tags[1]"),
+    top("tags", '[""]', "a tag has 1 to 128 bytes", "tags[0]"),
+    top("tags", '"a"', "expected a list of strings, found a string"),
+    top("labels", '["a"]', "expected an object of strings, found a list"),
+    top("labels", '{"a": 1}', "expected a string, found an integer"),
+    top("labels", '{"a.b": "c"}', "the name of a label has 1 to 64"),
+    top("labels", '{"a": "%s"}' % ("x" * 257), "a label has at most 256 bytes"),
+    top("labels", "{" + ", ".join(f'"l{n}": ""' for n in range(17)) + "}", "17 entries in all files together; allowed: 0 to 16"),
     top("sensitive_paths", '["/"]', "the root directory is not allowed", "sensitive_paths[0]"),
     es("es_host", '""', "not a host name or address"),
     es("es_host", "[]", "0 entries; allowed: 1 to 16"),
@@ -533,6 +541,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "run_dir": "/run/ebpf-monitor",
         "pin_dir": "/sys/fs/bpf/ebpf-monitor",
         "log_level": "info",
+        "tags": [],
+        "labels": {},
+        "locked": False,
     }
 
 
@@ -544,6 +555,7 @@ def test_every_key_can_be_set() -> None:
         "control_ring_bytes": 4096, "control_lane": "perf", "poll_interval_ms": 100, "heartbeat_interval_s": 1,
         "fold_interval_s": 2, "commit_bytes": 3, "commit_interval_ms": 5, "rotate_bytes": 4096, "rotate_keep": 6,
         "keep_capture": True, "run_dir": "/d", "pin_dir": "/\u00e4", "log_level": "debug",
+        "tags": ["dmz"], "labels": {"site": "b", "role": ""}, "locked": True,
     }  # fmt: skip
     section = {
         "es_host": ["es1", "10.0.0.1"], "es_port": 1, "es_user": "elastic", "es_password": "p \u00e4\"\\",
@@ -562,7 +574,7 @@ def test_every_key_can_be_set() -> None:
         profile="minimal", fold=False, quiet_age_s=0, sensitive_paths=(), args_limit_bytes=64, ring_bytes=1048577,
         control_ring_bytes=4096, control_lane="perf", poll_interval_ms=100, heartbeat_interval_s=1, fold_interval_s=2,
         commit_bytes=3, commit_interval_ms=5, rotate_bytes=4096, rotate_keep=6, keep_capture=True, run_dir=Path("/d"),
-        pin_dir=Path("/\u00e4"), log_level="debug",
+        pin_dir=Path("/\u00e4"), log_level="debug", tags=("dmz",), labels=(("role", ""), ("site", "b")), locked=True,
     )  # fmt: skip
 
 
@@ -611,7 +623,7 @@ def test_the_reference_has_one_row_for_every_key() -> None:
     rows = config.reference().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [key.name for key in KEYS]
     for row, key in zip(rows, KEYS, strict=True):
-        assert row.replace("\\|", "").count("|") == 7
+        assert row.replace("\\|", "").count("|") == 8
         assert key.doc in row
         assert all(choice in row for choice in key.choices)
         assert str(key.maximum or "") in row
@@ -751,7 +763,8 @@ def test_a_file_exchanged_for_a_fifo_between_check_and_open_does_not_hang(
     regular = os.stat(write(tmp_path / "regular"))
     os.mkfifo(tmp_path / "fifo", 0o600)
     with monkeypatch.context() as patch:
-        patch.setattr("monitor.config_file.os.stat", lambda _: regular)
+        stat = os.stat
+        patch.setattr("monitor.config_file.os.stat", lambda path: regular if path.name == "fifo" else stat(path))
         error = load_refusal(tmp_path / "fifo")
     assert "is a FIFO" in error.message
 

@@ -107,7 +107,7 @@ def shown_members() -> list[Field | Shown]:
 
 def test_paths_are_dotted_names_with_a_type_and_a_meaning() -> None:
     for member in shown_members():
-        assert re.fullmatch(r"@timestamp|[a-z_]+(\.[A-Za-z_]+)+", member.path), member
+        assert re.fullmatch(r"@timestamp|tags|labels|[a-z_]+(\.[A-Za-z_]+)+", member.path), member
         assert member.es in ES_TYPES, member
         assert member.doc, member
 

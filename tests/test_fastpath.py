@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor import clock, events, fastpath, pipeline
+from monitor.encode import Origin
 from tests import fakes, scenes
 from tests.acts import Acts
 from tests.fakes import BOOT_NS, Bench
@@ -70,9 +71,11 @@ def written(seed: int, rounds: int = 4, each: int = 120, *, plain: bool = False)
     return b"".join(found)
 
 
-def both(build: Any) -> tuple[bytes, bytes, int]:
+def both(build: Any, origin: Origin = fakes.ORIGIN) -> tuple[bytes, bytes, int]:
     """(compiled, plain, records that the compiled pass handed back) of one stream; `build(kernel)` writes it."""
     fast, slow = Bench(), Bench()
+    for bench in (fast, slow):
+        bench.pipeline.rename(origin)
     handed = 0
     original = fast.pipeline._slow
 
@@ -97,10 +100,19 @@ def test_compiled_and_plain_encoder_write_equal_bytes(seed: int) -> None:
 
 @pytest.mark.parametrize("name", [name for name in scenes.SCENES if events.EVENT[name.split(".")[0]].lane == "bulk"])
 def test_both_write_the_golden(name: str) -> None:
-    compiled, plain, _ = both(scenes.SCENES[name])
+    compiled, plain, _ = both(scenes.SCENES[name], fakes.LABELLED if name.endswith(".labels") else fakes.ORIGIN)
     assert compiled == plain
     shown = orjson.loads((ROOT / "tests" / "goldens" / f"{name}.json").read_bytes())
     assert orjson.loads(compiled.splitlines()[-1]) == shown
+
+
+@pytest.mark.parametrize("name", [name for name in scenes.SCENES if name.split(".")[0] in BULK])
+def test_tags_and_labels_stand_in_each_line_and_both_encoders_agree(name: str) -> None:
+    compiled, plain, _ = both(scenes.SCENES[name], fakes.LABELLED)
+    assert compiled == plain
+    for line in compiled.splitlines():
+        found = orjson.loads(line)
+        assert (found["tags"], found["labels"]) == (list(fakes.LABELLED.tags), dict(fakes.LABELLED.labels))
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

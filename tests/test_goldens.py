@@ -24,6 +24,8 @@ TOP = (
     "ecs",
     "agent",
     "host",
+    "tags",
+    "labels",
     "event",
     "error",
     "ebpf",

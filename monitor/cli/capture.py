@@ -17,6 +17,7 @@ from monitor.cli.program import (
     configuration,
     die,
     finite,
+    loaded,
     main,
     numba_cache,
     renderer,
@@ -47,7 +48,8 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
         check_capabilities()  # before the compiled pass is imported, which wants a place for its cache
     except StartError as error:
         return die(str(error), error.status)
-    settings, from_file = configuration(path)
+    found, sources = loaded(path)
+    settings = found.config
     if settings.storage_type == "elasticsearch":
         return die("storage_type elasticsearch: the delivery is not built yet; set storage_type to local", EXIT_CONFIG)
     numba_cache(settings.output_dir / "cache")
@@ -57,13 +59,14 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
     from monitor.kernel.control import ControlError
     from monitor.procfs import ProcfsError
 
-    if not from_file:
+    if not found.files:
         say(f"no configuration file: profile {settings.profile}, everything below {settings.events_dir.parent}")
     output = sys.stdout.fileno() if shown and sys.stdout is not None else None
     if shown and output is None:
         say("standard output is closed: events are logged, but not shown")
     screen = display.Screen(sys.stderr, where=f"log in {settings.events_dir}", output=output, compact=renderer())
     options = startup.Options(duration, ready_file, record, say=screen.say, show=screen.show, tick=screen.tick)
+    options.sources = sources if found.files else None
     try:
         with screen:
             return app.run(settings, options)
@@ -78,12 +81,17 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
 def check_config(path: Path | None) -> int:
     """Check the configuration; print the values in effect, without secrets.
 
+    Standard output is a whole configuration; standard error says which file and line each value comes from.
+
     \b
     Example:
       ebpf-monitor check-config --config /etc/ebpf-monitor/config.json
     """
-    settings, _ = configuration(path)
-    show(as_json_text(config.effective(settings)))
+    found, _ = loaded(path)
+    show(as_json_text(config.effective(found.config)))
+    for name, place in found.places.items():
+        say(f"{place}: {name}")
+    say("everything else: default values" if found.files else "no configuration file: built-in values")
     return EXIT_OK
 
 
@@ -115,7 +123,7 @@ def status(path: Path | None, as_json: bool) -> int:
     from monitor import status as module
 
     try:
-        found = module.read(configuration(path)[0].run_dir)
+        found = module.read(configuration(path).run_dir)
     except module.StatusError as error:
         return die(str(error))
     show(as_json_text(found.document()) if as_json else module.table(found))
@@ -137,6 +145,6 @@ def doctor(path: Path | None, as_json: bool) -> int:
     """
     from monitor import doctor as module
 
-    checks = module.examine(module.Host(configuration(path)[0]))
+    checks = module.examine(module.Host(configuration(path)))
     show(as_json_text(module.document(checks)) if as_json else module.text(checks))
     return module.exit_status(checks)

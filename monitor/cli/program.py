@@ -19,7 +19,7 @@ import click
 
 from monitor import __version__, config
 from monitor.compact import Compact
-from monitor.config import ConfigError
+from monitor.config import ConfigError, Loaded
 from monitor.config_keys import Config
 from monitor.embedded import embedded
 from monitor.log import LogError
@@ -117,7 +117,8 @@ def say(message: str) -> None:
 PATH = click.Path(path_type=Path)
 config_option = click.option(
     "--config", "path", type=PATH, metavar="PATH",
-    help="Configuration file. Default: /var/config.json, then /etc/ebpf-monitor/config.json, then built-in values.",
+    help="Configuration file. Default: /var/config.json, then /etc/ebpf-monitor/config.json, then built-in values. "
+    "Then conf.d/*.json beside it (without --config: /etc/ebpf-monitor/conf.d).",
 )  # fmt: skip
 
 
@@ -128,10 +129,16 @@ def finite(_context: click.Context, _option: click.Parameter, value: float | Non
     return value
 
 
-def configuration(path: Path | None) -> tuple[Config, bool]:
-    """The configuration, and whether it came from a file. Raises ConfigError."""
-    found = config.find(path)
-    return (embedded(Path.cwd()), False) if found is None else (config.load(found), True)
+def loaded(path: Path | None) -> tuple[Loaded, config.Sources]:
+    """The configuration and the files it is made of; without any the built-in one. Raises ConfigError."""
+    sources = config.locate(path)
+    found = config.read(sources)
+    return (found if found.files else Loaded(embedded(Path.cwd()), {})), sources
+
+
+def configuration(path: Path | None) -> Config:
+    """The configuration alone. Raises ConfigError."""
+    return loaded(path)[0].config
 
 
 def numba_cache(directory: Path) -> None:

@@ -55,7 +55,7 @@ def verify(path: Path | None, directory: Path | None, as_json: bool, elasticsear
 
     if elasticsearch:
         return die("verify --elasticsearch: the comparison with an index is not built yet")
-    report = module.check(directory or configuration(path)[0].events_dir)
+    report = module.check(directory or configuration(path).events_dir)
     show(as_json_text(report.document()) if as_json else report.text())
     return report.exit_status
 
@@ -169,7 +169,7 @@ def _filter_options(command: Command) -> Command:
             raise click.UsageError(str(error)) from None
         problems: list[str] = []
         asked = search.Search(
-            directory or configuration(path)[0].events_dir, wanted, lambda one: _problem(problems, one)
+            directory or configuration(path).events_dir, wanted, lambda one: _problem(problems, one)
         )
         status = command(asked=asked, form=form, **own)
         if asked.unreadable_lines:

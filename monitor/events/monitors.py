@@ -35,9 +35,10 @@ MONITORS: tuple[EventType, ...] = (
         Shown("ebpf.loss.level", "long", "degraded: 1 reads and writes fold, 2 only a session's first is logged; 0 restored"))),
     EventType(67, "monitor_config", "made", "The configuration or the host's clock changed.", "configuration", ("change",), "config",
               trigger="mv events.jsonl OTHER", shown=(
-        Shown("ebpf.config.old", "keyword", "digest before"),
+        Shown("ebpf.config.old", "keyword", "digest before, without secrets"),
         Shown("ebpf.config.new", "keyword", "digest after"),
-        Shown("ebpf.config.keys", "keyword", "keys that changed"),
+        Shown("ebpf.config.keys", "keyword", "keys that changed, secrets too; never a value"),
+        Shown("ebpf.config.refused", "keyword", "why changed configuration files were not taken: the one before is still in effect"),
         Shown("ebpf.log.notice", "keyword", "what happened to the log file"),
         Shown("ebpf.clock.step_ns", "long", "step of the wall clock"))),
     EventType(68, "monitor_heartbeat", "made", "The ledger, each minute.", "configuration", ("info",), "heartbeat", trigger="a minute passes", shown=(

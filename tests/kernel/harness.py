@@ -38,7 +38,8 @@ from monitor import app, config, startup
 from monitor.kernel import probes
 {lines}
 try:
-    sys.exit(app.run(config.load(Path(sys.argv[1])), startup.Options(ready_file=Path(sys.argv[2]))))
+    sources = config.locate(Path(sys.argv[1]))
+    sys.exit(app.run(config.read(sources).config, startup.Options(ready_file=Path(sys.argv[2]), sources=sources)))
 except app.StartError as error:
     print(error, file=sys.stderr)
     sys.exit(error.status)

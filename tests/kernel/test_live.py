@@ -1,0 +1,114 @@
+"""The configuration of a running monitor is changed by its file: what is taken holds at once, and costs no event.
+
+EBPF_MONITOR_RELOADS: how many changes under load (30; 500 is the promise, run by hand).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
+
+RELOADS = int(os.environ.get("EBPF_MONITOR_RELOADS", "30"))
+RATE = 10_000
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
+    made = MonitorRun(
+        tmp_path / "monitor", BPFFS / f"ebpf-monitor-live-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
+    )
+    with alone():
+        yield made
+        made.finish()
+
+
+def change(monitor: MonitorRun, **members: Any) -> None:
+    """Saves the configuration with these members, as an editor that renames does."""
+    path = monitor.base / "config.json"
+    fresh = path.with_name("config.json.new")
+    fresh.write_text(json.dumps(json.loads(path.read_text()) | members))
+    fresh.chmod(0o600)
+    fresh.replace(path)
+
+
+def configs(monitor: MonitorRun) -> list[dict[str, Any]]:
+    found = monitor.documents(b'"event":"monitor_config"')
+    return [document["ebpf"]["config"] for document in found if "config" in document["ebpf"]]
+
+
+def used(monitor: MonitorRun) -> tuple[int, int, int]:
+    """Descriptors, threads, resident kilobytes."""
+    assert monitor.process is not None
+    proc = Path(f"/proc/{monitor.process.pid}")
+    fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    return len(list((proc / "fd").iterdir())), int(fields["Threads"]), int(fields["VmRSS"].split()[0])
+
+
+def test_many_changes_under_load_lose_no_event_and_leave_nothing_behind(monitor: MonitorRun, tmp_path: Path) -> None:
+    monitor.start()
+    program = compiled(tmp_path)
+    acts = [Acts(program, tmp_path / name, "mixed", rate=RATE // 2) for name in ("one", "two")]
+    before = (0, 0, 0)
+    for number in range(RELOADS):
+        change(
+            monitor, tags=[f"reload-{number}"], labels={"turn": str(number)}, commit_interval_ms=500 + number % 500,
+            heartbeat_interval_s=30 + number % 10, quiet_age_s=number, rotate_keep=1 + number % 100,
+        )  # fmt: skip
+        wait_for(
+            lambda taken=number + 1: monitor.output.count("is taken: ") == taken,
+            what=f"change {number}: {monitor.output[-500:]}",
+        )
+        if number == 10:
+            before = used(monitor)
+    after = used(monitor)
+    counts = [each.stop() for each in acts]
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    check_chain(monitor)
+    for each, count in zip(acts, counts, strict=True):
+        assert check_mixed(monitor, each, count) == count
+    told = configs(monitor)
+    assert len(told) == RELOADS
+    assert all(one["new"] == other["old"] for one, other in itertools.pairwise(told))
+    tags = {document["tags"][0] for document in monitor.documents(b'"tags":["reload-')}
+    assert tags == {f"reload-{number}" for number in range(RELOADS)}
+    changed = ["commit_interval_ms", "heartbeat_interval_s", "labels", "quiet_age_s", "rotate_keep", "tags"]
+    assert told[-1]["keys"] == changed
+    assert after[:2] == before[:2]
+    assert after[2] < before[2] + 8192, f"{before[2]} kB grew to {after[2]} kB"
+
+
+def test_a_bad_change_is_told_and_changes_nothing_and_a_good_one_holds_at_once(
+    monitor: MonitorRun, tmp_path: Path
+) -> None:
+    monitor.runner = None
+    monitor.settings |= {"profile": "minimal"}
+    monitor.start()
+    change(monitor, profile="ful")
+    wait_for(lambda: "did you mean full?" in monitor.output)
+    change(monitor, profile="full", ring_bytes=16 << 20)
+    wait_for(lambda: "ring_bytes: can only change at a restart" in monitor.output)
+    wait_for(lambda: "ring_bytes" in monitor.status()["config_problem"])
+    (tmp_path / "unseen").write_text("x")
+    change(monitor, profile="full", ring_bytes=8 << 20, es_config={"es_password": "hunter2-Pa55"}, locked=True)
+    wait_for(lambda: "the changed configuration is taken" in monitor.output)
+    (tmp_path / "seen").write_text("x")
+    wait_for(lambda: monitor.seen(f'"{tmp_path}/seen"'), what="the new profile records files")
+    change(monitor, profile="minimal")
+    wait_for(lambda: "profile: the configuration is locked" in monitor.output)
+    wait_for(lambda: monitor.status()["profile"] == "full")
+    assert monitor.stop() == 0
+    assert not monitor.seen(f'"{tmp_path}/unseen"')
+    told = configs(monitor)
+    assert ["refused" in one for one in told] == [True, True, False, True]
+    assert told[2]["keys"] == ["es_config.es_password", "locked", "profile"]
+    everything = b"".join(path.read_bytes() for path in monitor.events_dir.iterdir()).decode() + monitor.output
+    assert "hunter2" not in everything
