@@ -170,7 +170,15 @@ def configuration_page() -> str:
         "One JSON object. `--config PATH` names the file; without it `/var/config.json`, then\n"
         "`/etc/ebpf-monitor/config.json`. An unknown key, a duplicate key or a wrong value is an error (exit status\n"
         "78). `ebpf-monitor check-config` validates a file and shows what holds; `config/config.sample.json` has\n"
-        f"every key with its default.\n\n{config.reference()}"
+        "every key with its default.\n\n"
+        "Then `conf.d/*.json` beside the file (without `--config`: `/etc/ebpf-monitor/conf.d`), by name: a later file's value\n"
+        "replaces an earlier one's; the members of `es_config` and `labels` are merged. `check-config` says which file and line\n"
+        "each value comes from.\n\n"
+        "A running monitor follows all these files. A change is taken as a whole, within a second, and is a `monitor_config`\n"
+        "event with the keys that changed; one that is wrong, that touches a key that is not live, or that meets\n"
+        "`locked` is refused as a whole: the reason is said, logged and shown by `status`, and the configuration before stays\n"
+        "in effect. `systemctl reload` reads the files again.\n\n"
+        f"{config.reference()}"
     )
 
 
