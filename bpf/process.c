@@ -253,7 +253,9 @@ int sched_process_fork(u64 *ctx) {
   if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
   u64 ts = begin(h);
   struct scratch *s = record_begin(child, ts, cpu, PROCESS_FORK, ctid, current_nr(task), 0, -1); if (!s) return end(h);
-  record_end(ctx, h, s, blob_task(s, 0, child), CLASS_PROCESS);
+  u32 o = blob_task(s, 0, child);
+  o = blob_child_ancestors(s, o, task, child);
+  record_end(ctx, h, s, blob_context(s, o, child), CLASS_PROCESS);
   return end(h);
 }
 
@@ -268,6 +270,8 @@ int sched_process_exec(u64 *ctx) {
   struct scratch *s = record_begin(task, ts, cpu, PROCESS_EXEC, 0, nr, kf, -1); if (!s) return end(h);
   o = blob_task(s, o, task);
   o = blob_cwd(s, o, BLOB_DIRECTORY, task);
+  o = blob_ancestors(s, o, task);
+  o = blob_context(s, o, task);
   LD(mm, task, OFF_task_struct__mm); if (!mm) return end(h);
   f = exe_file(task);
   if (f) { u64 inode = 0, sb = 0; u32 dev = 0; u16 mode = 0; struct leaf l; KL(inode, f, OFF_file__f_inode); KL(s->e.ino, inode, OFF_inode__i_ino); KL2(mode, inode, OFF_inode__i_mode);
@@ -301,6 +305,7 @@ int sched_process_exit(u64 *ctx) {
   if (flags & 4) code = group;                                   /* SIGNAL_GROUP_EXIT */
   struct scratch *s = record_begin(task, ts, cpu, PROCESS_EXIT, 0, 0xffff, kf, -1); if (!s) return end(h);
   s->e.arg = code;
+  lineage.delete(&tgid);
   record_end(ctx, h, s, blob_task(s, 0, task), CLASS_PROCESS);
   return end(h);
 }
@@ -334,6 +339,8 @@ int found(u64 *ctx) {
   fill_record(s, task, boot_ns(), 0, PROCESS_FOUND, 0, 0xffff, 0, -1);
   o = blob_task(s, 0, task);
   o = blob_cwd(s, o, BLOB_DIRECTORY, task);
+  o = blob_ancestors(s, o, task);
+  o = blob_context(s, o, task);
   u32 n = sizeof(struct control_event) + (o & 0x7fff);
   s->e.length = n;
   seq_write(seq, s, n);

@@ -135,7 +135,10 @@ class Monitor(Startup):
 
     def _inventory(self, scanned: list[bytes]) -> None:
         """The processes that are there already, but those that an adopted capture has told of."""
+        scanned.sort(key=lambda raw: int(decode.control(raw).values["start"]))  # those who started others come first
         if self.adopted:
+            for raw in scanned:
+                self.pipeline.remember(raw)
             return
         limit = self.config.args_limit_bytes
         arguments = {process.pid: process for process in procfs.scan(max_args_bytes=limit)}

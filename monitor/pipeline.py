@@ -19,9 +19,9 @@ from monitor.kernel.rings import TAIL
 from monitor.mirror import Mirror
 from monitor.naming import Tasks
 from monitor.order import Order
+from monitor.proctable import ProcessTable
 
 OUT_BYTES = 16 << 20
-_PROGRAMS = 65536
 _FIRST_EVENT = 16  # below are definitions
 _KEEP = 1 << 20  # room kept free in the buffer for lines that Python makes
 
@@ -65,7 +65,7 @@ class Pipeline:
         self._state[fastpath.SECOND] = -1
         self._start = Counts()
         self._owed: list[tuple[sessions.Open, str, int]] = []
-        self._executables: dict[tuple[int, int], bytes] = {}
+        self.processes = ProcessTable(self.tasks.entity)
         self._begin()
 
     def rename(self, origin: Origin) -> None:
@@ -210,9 +210,8 @@ class Pipeline:
             self._redacted += 1
         if arguments:
             record.blobs["args"] = arguments
-        if "executable" in record.blobs:
-            self._executables[record.values["tgid"], record.values["start"]] = record.blobs["executable"]
         names_of, sections, extra = describe.control(record, self.tasks)
+        self._belongs(record, sections, extra)
         if names_of.raw:
             extra["raw"] = names_of.raw
         sections["process"]["start"] = rfc3339(self.clock.wall_ns(record.values["start"]))
@@ -222,6 +221,11 @@ class Pipeline:
         )
         self._append(encode.line(shown | sections))
         self._made += 1
+
+    def remember(self, raw: bytes) -> None:
+        """As `found`, without a document: an earlier epoch has told of the process."""
+        record = decode.control(raw)
+        self.processes.learn(record, describe.control(record, self.tasks)[1]["user"])
 
     def _line(self, record: Record, found: Names, task: Document, extra: Document | None = None) -> None:
         values = record.values
@@ -241,12 +245,16 @@ class Pipeline:
     def _control(self, record: Record) -> None:
         if not self.order.arrived(record.values["cpu"], record.values["seq"], record.values["ts"]):
             return
-        self._know(record)
+        if record.kind.name == "process_exit":  # the kernel may have given up the program's file by now
+            known = self.processes.ended((record.values["tgid"], record.values["start"]))
+            if known is not None and known.executable:
+                record.blobs.setdefault("executable", known.executable)
         try:
             found, task, extra = describe.control(record, self.tasks)
         except DecodeError:
             self._quarantined += 1
             return
+        self._belongs(record, task, extra)
         self._line(record, found, task, extra)
         self._redacted += bool(record.values["kf"] & events.REDACTED)
         if record.values["kf"] & events.MANY:
@@ -301,17 +309,13 @@ class Pipeline:
             and int(self._memory["J"][0]) < len(self._memory["J8"]) - 8192
         )
 
-    def _know(self, record: Record) -> None:
-        """An exit may come when the kernel has given up the program's file: the path that an earlier record gave stands in."""
-        values, who = record.values, (record.values["tgid"], record.values["start"])
-        if record.kind.name == "process_exit":
-            known = self._executables.pop(who, None)
-            if known is not None:
-                record.blobs.setdefault("executable", known)
-        elif "executable" in record.blobs and values["ret"] >= 0:
-            if len(self._executables) >= _PROGRAMS:  # exits may have been lost: the oldest go
-                del self._executables[next(iter(self._executables))]
-            self._executables[who] = record.blobs["executable"]
+    def _belongs(self, record: Record, task: Document, extra: Document) -> None:
+        """The process table hears of the record, and says what the process belongs to."""
+        if record.values["ret"] >= 0 and record.kind.name != "process_exit":
+            self.processes.learn(record, task["user"])
+        about, more = self.processes.members(record)
+        task["process"] |= about
+        extra |= more
 
     # ---- records that the compiled pass hands back ----
     def _quarantine(self) -> None:

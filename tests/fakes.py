@@ -121,6 +121,17 @@ def facts(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def context(**members: Any) -> bytes:
+    """The blob `context`: session and process group 300 of a process that leads both, as far as nothing else is said."""
+    known = {"session": 300, "session_start": 7_000_000_001, "group": 300, "group_start": 7_000_000_001}
+    return pack(events.CONTEXT, dict.fromkeys(events.CONTEXT.names, 0) | {"peer": bytes(16)} | known | members)
+
+
+def lineage(*keys: tuple[int, int]) -> bytes:
+    """The blob `ancestors`: (pid, start), nearest first."""
+    return b"".join(pack(events.ANCESTOR, {"tgid": pid, "start": start}) for pid, start in keys)
+
+
 def blob(name: str, content: bytes) -> bytes:
     """One variable part of a control record."""
     raw = struct.pack("<II", events.BLOB[name].kind, len(content)) + content

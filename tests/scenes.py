@@ -18,8 +18,10 @@ from tests.fakes import (
     WALL_NS,
     Bench,
     FakeKernel,
+    context,
     control,
     facts,
+    lineage,
     sockaddr,
     socket_definition,
     spelled,
@@ -156,8 +158,41 @@ _NAMED = {"executable": PYTHON, "name": b"a.txt", "base": spelled(b"/srv")}
 _OBJECT = {"executable": PYTHON, "path": spelled(b"/srv/tool")}
 _IDENTITY = {"ino": 77, "dev": 253 << 20 | 2, "mode": 0o100755}
 
+
+
+def _ssh_login(kernel: FakeKernel) -> None:
+    """sshd has taken a connection and starts eve's shell, on a terminal of its own; the shell becomes root by sudo."""
+    sshd, shell, sudo = (250, 5_000_000_001), (300, 7_000_000_001), (310, 8_000_000_001)
+    peer = {"peer_family": 2, "peer_port": 50022, "peer": REMOTE.ljust(16, b"\0")}
+    unit = spelled(b"/user.slice/user-1000.slice/session-3.scope")
+    pts = 136 << 20 | 4
+
+    def started(key: tuple[int, int], program: bytes, above: tuple[tuple[int, int], ...], **members: Any) -> None:
+        about = {key: value for key, value in members.items() if key in events.CONTEXT.names}
+        blobs = {"executable": spelled(program), "cgroup": unit, "args": program + b"\0", "ancestors": lineage(*above)}
+        blobs |= {"context": context(tty=pts, **about)}
+        if key == shell:
+            blobs["parent_executable"] = spelled(b"/usr/sbin/sshd")
+        others = {name: value for name, value in members.items() if name not in about}
+        who = facts(tgid=key[0], tid=key[0], start=key[1], ppid=above[0][0], parent_start=above[0][1], comm=program.rsplit(b"/")[-1])
+        kernel.control(1, "process_exec", blobs, **(who | {"nr": EXECVE} | _IDENTITY | others))
+
+    started(shell, b"/usr/bin/bash", (sshd, (1, 1_000_001)), uid=1000, euid=1000, login_uid=1000, login_session=3, **peer)
+    started(sudo, b"/usr/bin/touch", (shell, sshd, (1, 1_000_001)), group=310, group_start=8_000_000_001, uid=0, euid=0, login_uid=1000)
+
+
 SCENES: dict[str, Scene] = {
-    "process_fork": _control("process_fork", {"executable": PYTHON}, ret=200, nr=CLONE),
+    "process_fork": _control(
+        "process_fork",
+        {
+            "executable": PYTHON,
+            "cgroup": spelled(b"/system.slice/cron.service"),
+            "context": context(session=90, session_start=0, group=200, group_start=6_000_000_001),
+            "ancestors": lineage((100, 5_000_000_001), (90, 4_000_000_001), (1, 1_000_001)),
+        },
+        ret=200,
+        nr=CLONE,
+    ),
     "process_fork.failure": _control("process_fork", {"executable": PYTHON}, ret=-errno.EAGAIN, nr=CLONE),
     "process_fork.container": _control(
         "process_fork", {"executable": PYTHON, "cgroup": spelled(CGROUP)}, ret=200, nr=CLONE
@@ -178,6 +213,7 @@ SCENES: dict[str, Scene] = {
         original=65536,
         **_IDENTITY,
     ),
+    "process_exec.ssh": _ssh_login,
     "process_exec.redacted": _control(
         "process_exec", _EXEC | {"args": b"mysql\0-p[redacted]\0"}, nr=EXECVE, kf=events.REDACTED, **_IDENTITY
     ),

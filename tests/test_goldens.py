@@ -54,6 +54,11 @@ PROCESS = (
     "parent",
     "real_user",
     "real_group",
+    "session_leader",
+    "group_leader",
+    "entry_leader",
+    "tty",
+    "interactive",
     "start",
 )
 JSON_TYPES: dict[str, tuple[type, ...]] = {

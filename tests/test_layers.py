@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "pipeline",
             "clock",
         ),
-        *("procfs", "enrich", "names", "naming"),  # who did it
+        *("procfs", "enrich", "names", "naming", "proctable"),  # who did it
         *("redact", "redact_rules"),  # what must not be kept
         *(
             "log",

@@ -268,6 +268,44 @@ _Static_assert(__builtin_offsetof(struct socket_definition, state) == 62, "socke
 _Static_assert(__builtin_offsetof(struct socket_definition, local) == 64, "socket_definition.local");
 _Static_assert(__builtin_offsetof(struct socket_definition, remote) == 80, "socket_definition.remote");
 
+struct context {
+  u64 session_start;  /* start of the session leader, CLOCK_BOOTTIME ns; 0: it has ended */
+  u64 group_start;  /* the same of the process group's leader */
+  s64 exe_ctime;  /* of the executable: ctime in seconds */
+  u64 exe_size;  /* its size in bytes */
+  u64 exe_magic;  /* magic number of its file system */
+  u32 session;  /* session id: the leader's process id */
+  u32 group;  /* process group id: the leader's process id */
+  u32 tty;  /* controlling terminal as the kernel's dev_t, 0: none */
+  u32 exe_ctime_nsec;  /* nanoseconds of exe_ctime */
+  u16 peer_family;  /* of a session leader: the first TCP connection of its parent; 0: none */
+  u16 peer_port;  /* remote port, host byte order */
+  u32 pad;
+  u8 peer[16];  /* remote address, IPv4 in the first 4 bytes */
+};
+_Static_assert(sizeof(struct context) == 80, "context");
+_Static_assert(__builtin_offsetof(struct context, session_start) == 0, "context.session_start");
+_Static_assert(__builtin_offsetof(struct context, group_start) == 8, "context.group_start");
+_Static_assert(__builtin_offsetof(struct context, exe_ctime) == 16, "context.exe_ctime");
+_Static_assert(__builtin_offsetof(struct context, exe_size) == 24, "context.exe_size");
+_Static_assert(__builtin_offsetof(struct context, exe_magic) == 32, "context.exe_magic");
+_Static_assert(__builtin_offsetof(struct context, session) == 40, "context.session");
+_Static_assert(__builtin_offsetof(struct context, group) == 44, "context.group");
+_Static_assert(__builtin_offsetof(struct context, tty) == 48, "context.tty");
+_Static_assert(__builtin_offsetof(struct context, exe_ctime_nsec) == 52, "context.exe_ctime_nsec");
+_Static_assert(__builtin_offsetof(struct context, peer_family) == 56, "context.peer_family");
+_Static_assert(__builtin_offsetof(struct context, peer_port) == 58, "context.peer_port");
+_Static_assert(__builtin_offsetof(struct context, pad) == 60, "context.pad");
+_Static_assert(__builtin_offsetof(struct context, peer) == 64, "context.peer");
+
+struct ancestor {
+  u64 start;  /* start, CLOCK_BOOTTIME ns */
+  u64 tgid;  /* process id */
+};
+_Static_assert(sizeof(struct ancestor) == 16, "ancestor");
+_Static_assert(__builtin_offsetof(struct ancestor, start) == 0, "ancestor.start");
+_Static_assert(__builtin_offsetof(struct ancestor, tgid) == 8, "ancestor.tgid");
+
 struct file_open_event {
   u16 type;  /* event id, or a definition's */
   u16 units;  /* length in units of 64 bytes */
@@ -566,3 +604,6 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define BLOB_PATH 11
 #define BLOB_PATH2 12
 #define BLOB_TEXT 13
+#define BLOB_CONTEXT 20
+#define BLOB_ANCESTORS 21
+#define BLOB_PARENT_EXECUTABLE 22

@@ -134,7 +134,25 @@ SOCKET_DEFINITION = Layout("socket_definition", (
     Field("remote", "u8[16]", doc="remote address"),
 ))
 
-LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION)
+CONTEXT = Layout("context", (
+    Field("session_start", "u64", doc="start of the session leader, CLOCK_BOOTTIME ns; 0: it has ended"),
+    Field("group_start", "u64", doc="the same of the process group's leader"),
+    Field("exe_ctime", "s64", doc="of the executable: ctime in seconds"),
+    Field("exe_size", "u64", doc="its size in bytes"),
+    Field("exe_magic", "u64", doc="magic number of its file system"),
+    Field("session", "u32", doc="session id: the leader's process id"),
+    Field("group", "u32", doc="process group id: the leader's process id"),
+    Field("tty", "u32", doc="controlling terminal as the kernel's dev_t, 0: none"),
+    Field("exe_ctime_nsec", "u32", doc="nanoseconds of exe_ctime"),
+    Field("peer_family", "u16", doc="of a session leader: the first TCP connection of its parent; 0: none"),
+    Field("peer_port", "u16", doc="remote port, host byte order"),
+    Field("pad", "u32"),
+    Field("peer", "u8[16]", doc="remote address, IPv4 in the first 4 bytes"),
+))
+"""What a process belongs to, in fork, exec and found records."""
+ANCESTOR = Layout("ancestor", (Field("start", "u64", doc="start, CLOCK_BOOTTIME ns"), Field("tgid", "u64", doc="process id")))
+
+LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR)
 
 BLOBS = (
     Blob("executable", 1, "process.executable", "keyword", "path of the running program: kernel's mm->exe_file"),
@@ -150,5 +168,8 @@ BLOBS = (
     Blob("path", 11, "file.path", "keyword", "the object's names as the kernel has them, leaf first"),
     Blob("path2", 12, "file.path", "keyword", "the second object's, or the name after the act"),
     Blob("text", 13, "", "", "another string of the call: content of a link, name of an attribute"),
+    Blob("context", 20, "process.session_leader.pid", "long", "what the process belongs to (context)"),
+    Blob("ancestors", 21, "ebpf.ancestors", "keyword", "who started the process, nearest first (ancestor, ...)"),
+    Blob("parent_executable", 22, "", "", "of a session leader: its parent's program"),
 )
 BLOB = {blob.name: blob for blob in BLOBS}

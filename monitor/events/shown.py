@@ -8,6 +8,7 @@ from __future__ import annotations
 from monitor.model import Field, Shown
 
 TASK_BLOBS = ("executable", "cgroup")
+CONTEXT_BLOBS = ("context", "ancestors", "parent_executable")
 TOTALS = (
     Field("read_count", "u64", "ebpf.read.count", doc="reads or receives since the record before"),
     Field("read_bytes", "u64", "ebpf.read.bytes", doc="their bytes"),
@@ -46,6 +47,24 @@ CUT = (Shown("ebpf.truncated", "boolean", "something was cut"), Shown("ebpf.orig
 REDACTED_SHOWN = Shown("ebpf.redacted", "boolean", "secrets in the arguments were masked: each stands as [redacted]")
 DIRECTION = Shown("network.direction", "keyword", "egress: this host connected; ingress: it accepted")
 CLAIM = Shown("ebpf.claimed", "boolean", "the name or address is the caller's word")
+
+
+CONTEXT_SHOWN: tuple[Shown, ...] = (
+    *(Shown(f"process.{role}_leader.{name}", es, f"{doc} of the leader of the {what}")
+      for role, what in (("session", "session"), ("group", "process group"))
+      for name, es, doc in (("pid", "long", "process id"), ("entity_id", "keyword", "stable id"), ("name", "keyword", "program"))),
+    Shown("process.entry_leader.pid", "long", "process id of the entry leader: with it somebody or something came in"),
+    Shown("process.entry_leader.entity_id", "keyword", "its stable id"), Shown("process.entry_leader.name", "keyword", "its program"),
+    Shown("process.entry_leader.user.id", "keyword", "its user, as it came in: sudo and su change nothing here"),
+    Shown("process.entry_leader.user.name", "keyword", "name of that user"),
+    Shown("process.entry_leader.entry_meta.type", "keyword", "the door: sshd, init, container, terminal, console, ssm, kubelet, teleport"),
+    Shown("process.entry_leader.entry_meta.source.ip", "ip", "of sshd: the client's address, from the kernel's socket"),
+    Shown("process.tty.char_device.major", "long", "controlling terminal"), Shown("process.tty.char_device.minor", "long", "its minor number"),
+    Shown("process.interactive", "boolean", "it has a controlling terminal"),
+    Shown("ebpf.ancestors", "keyword", "entity ids of those who started it, nearest first, up to 32, also of those that have ended"),
+    Shown("ebpf.systemd.unit", "keyword", "systemd unit, from the cgroup"),
+)
+"""What a process belongs to: in fork, exec and found only, all else joins by process.entity_id."""
 
 
 def source(doc: str) -> Shown:

@@ -21,7 +21,7 @@ from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes
 from monitor.kernel.btf import Btf
 from monitor.kernel.probes import TAILS
 
-SOURCES = ("generated/events.h", "common.h", "path.h", "process.c", "file.c", "names.c", "socket.c")
+SOURCES = ("generated/events.h", "common.h", "path.h", "context.h", "process.c", "file.c", "names.c", "socket.c")
 HOOKS = {
     "sys_exit": "sys_exit",
     "sched_process_fork": "sched_process_fork",
@@ -29,7 +29,7 @@ HOOKS = {
     "sched_process_exit": "sched_process_exit",
 }
 ON_DEMAND = ("whoami", "found")
-PRIVATE_MAPS = ("arguments", "known", "sent", "verdicts", "scratch", "jump")
+PRIVATE_MAPS = ("lineage", "arguments", "known", "sent", "verdicts", "scratch", "jump")
 MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
@@ -114,6 +114,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "NTASK": made.tasks,
         "NSESSION": made.sessions,
         "NVERDICT": 4096,
+        "NLINEAGE": 16384,
         "COMMIT": made.commit,
         "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
         "CONTROL_PERF": int(made.perf),

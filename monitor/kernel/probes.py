@@ -18,7 +18,7 @@ files_struct: fdt fd_array
 fdtable: fd max_fds
 file: f_path.dentry f_path.mnt f_inode f_flags f_mode private_data
 dentry: d_parent d_name.hash_len d_name.name d_inode d_hash.pprev
-inode: i_ino i_generation i_mode i_sb i_uid i_gid
+inode: i_ino i_generation i_mode i_size i_sb i_uid i_gid
 super_block: s_dev s_magic
 vfsmount: mnt_root
 mount: mnt mnt_ns mnt_parent mnt_mountpoint
@@ -26,7 +26,11 @@ mnt_namespace: ns.inum
 cred: uid gid euid egid
 fs_struct: pwd.mnt pwd.dentry
 mm_struct: exe_file arg_start arg_end
-signal_struct: live.counter flags group_exit_code
+signal_struct: live.counter flags group_exit_code pids tty
+task_struct: pid_links
+pid: tasks numbers
+tty_struct: driver index
+tty_driver: major minor_start
 css_set: dfl_cgrp
 cgroup: kn
 cgroup_subsys_state: cgroup
@@ -45,6 +49,7 @@ _RENAMED = {
     "kernfs_node__parent": (("kernfs_node", "__parent"), ("kernfs_node", "parent")),
     # Linux kernel commit 3aa63a569c64 ("fs: switch timespec64 fields in inode to discrete integers") (in v6.11)
     "inode__ctime": (("inode", "i_ctime_sec"), ("inode", "__i_ctime.tv_sec"), ("inode", "i_ctime.tv_sec")),
+    "inode__ctime_nsec": (("inode", "i_ctime_nsec"), ("inode", "__i_ctime.tv_nsec"), ("inode", "i_ctime.tv_nsec")),
     "sock__family": (("sock", "__sk_common.skc_family"),),
     "sock__protocol": (("sock", "sk_protocol"),),
     "sock__num": (("sock", "__sk_common.skc_num"),),
@@ -87,6 +92,9 @@ def offsets(btf: Btf) -> dict[str, int]:
     pids, subsys = btf.enum_value("cgroup_subsys_id", "pids_cgrp_id"), btf.offset("css_set", "subsys")
     found["HAVE_PIDS_CGROUP"] = int(pids is not None and subsys is not None)
     found["OFF_css_set__pids"] = (subsys or 0) + 8 * (pids or 0)
+    # Linux include/linux/pid.h, enum pid_type: PIDTYPE_TGID since v4.19
+    for name, fallback in (("PIDTYPE_TGID", 1), ("PIDTYPE_PGID", 2), ("PIDTYPE_SID", 3)):
+        found[name] = btf.enum_value("pid_type", name) or fallback
     numbers = {call.name: call.number for call in TABLES.get(platform.machine(), ())}
     found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in ("close", "execve", "execveat")}
     return found
