@@ -118,7 +118,7 @@ fill_venv() { # $1: group
     say "installing the locked Python packages ($1)"
     requirements "$1" >.venv/setup.requirements
     pip install --require-hashes --only-binary :all: -r .venv/setup.requirements
-    if [ "$1" = test ]; then add_promtool; fi
+    if [ "$1" = test ]; then add_promtool && add_openssh; fi
     say "installing ebpf-monitor from this directory"
     pip install --no-deps --no-build-isolation --no-index --editable .
     printf '%s %s\n' "$(state)" "$1" >.venv/setup.stamp.new
@@ -128,19 +128,32 @@ fill_venv() { # $1: group
 
 add_promtool() { # .venv/bin/promtool out of Debian's prometheus, which is not installed: that would start a server
     if [ -x .venv/bin/promtool ]; then return; fi
-    say "unpacking promtool from Debian's package prometheus"
+    unpack "promtool" prometheus
+    cp "$work/tree/usr/bin/promtool" .venv/bin/promtool
+    rm -rf "$work"
+    trap - EXIT
+}
+
+add_openssh() { # .venv/openssh: sshd and sudo for a login in namespaces of its own; installed, they would open this host
+    if [ -d .venv/openssh ]; then return; fi
+    unpack "sshd and sudo" openssh-server sudo libwrap0
+    mv "$work/tree" .venv/openssh
+    rm -rf "$work"
+    trap - EXIT
+}
+
+unpack() { # what it is for, then packages: downloads them and unpacks them into $work/tree
+    say "unpacking $1 from Debian's packages"
+    shift
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     as_root=
     chmod 755 "$work" # apt drops its privileges to download
-    if ! (cd "$work" && apt-get -q -y download prometheus) >"$work/log" 2>&1; then
+    if ! (cd "$work" && apt-get -q -y download "$@") >"$work/log" 2>&1; then
         if [ "$(id -u)" -eq 0 ]; then apt_log=$work/log; apt update || true; fi
-        (cd "$work" && apt-get -q -y download prometheus) >"$work/log" 2>&1 || { cat "$work/log" >&2; die "apt-get could not download prometheus"; }
+        (cd "$work" && apt-get -q -y download "$@") >"$work/log" 2>&1 || { cat "$work/log" >&2; die "apt-get could not download $*"; }
     fi
-    dpkg -x "$work"/prometheus_*.deb "$work/tree"
-    cp "$work/tree/usr/bin/promtool" .venv/bin/promtool
-    rm -rf "$work"
-    trap - EXIT
+    for package in "$work"/*.deb; do dpkg -x "$package" "$work/tree"; done
 }
 
 # ---- the lock file ---------------------------------------------------------------------------------------------------

@@ -114,6 +114,10 @@ class Journal:
         """Is this process's exit in the log?"""
         return pid in self._ended
 
+    def pids(self) -> list[int]:
+        """Processes that have documents."""
+        return list(self._places)
+
     def documents(self, pid: int, entity: str = "") -> list[Document]:
         """A process's documents in the order of the log; of one entity_id only, if it is given."""
         found = [self._document(at) for at in self._places.get(pid, ())]
