@@ -9,10 +9,10 @@ PYTEST := $(PY) -m pytest --durations=10
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench gen lock clean
+.PHONY: help setup run test check bench deb install uninstall release gen lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 setup: ## install what is missing (Debian packages, .venv), leave .venv/bin/ebpf-monitor
 	@scripts/setup.sh run
@@ -37,6 +37,21 @@ check: ## linters, types, generated files, and the tests that need no root
 bench: ## measure on this machine (needs root)
 	@scripts/setup.sh test
 	EBPF_MONITOR_BENCH=full EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s $(ARGS)
+
+deb: ## build the Debian package, into build/deb/
+	@scripts/setup.sh package
+	@scripts/package.sh
+
+install: ## install for the whole system, without a package (needs root; DESTDIR: into a tree)
+	@scripts/setup.sh package
+	@scripts/install.sh install
+
+uninstall: ## take that away again; configuration and log stay
+	@scripts/install.sh uninstall
+
+release: ## package, checksums, SBOM, and with SIGNING_KEY=ID a detached signature, into dist/
+	@scripts/setup.sh package
+	@scripts/release.sh
 
 gen: ## write the generated files anew from monitor/events/
 	@scripts/setup.sh run

@@ -397,7 +397,7 @@ def run(config: Config, options: Options) -> int:
     monitor = Monitor(config, options)
 
     def on_stop(number: int, _frame: object) -> None:
-        monitor.stopping = signal.Signals(number).name
+        monitor.stopping = monitor.stopping or signal.Signals(number).name
 
     def on_hand_over(number: int, frame: object) -> None:
         monitor.handing_over = True

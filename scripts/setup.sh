@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes a bare Debian 12, Debian 13 or Ubuntu 24.04 machine ready:  scripts/setup.sh run|test
+# Makes a bare Debian 12, Debian 13 or Ubuntu 24.04 machine ready:  scripts/setup.sh run|package|test
 #
 #   run     what the monitor needs: Debian packages, .venv with the locked runtime requirements, .venv/bin/ebpf-monitor
+#   package that, and what a package is built with
 #   test    that, and what the tests and linters need
 #   lock    rewrites requirements.lock from setup.cfg with the newest versions that fit (a developer's command)
 #
@@ -10,7 +11,8 @@
 set -eu
 
 RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1"
-TEST_PACKAGES="make gcc libc6-dev bpftrace logrotate maven default-jre-headless openssl"
+BUILD_PACKAGES="make gcc libc6-dev debhelper"
+TEST_PACKAGES="$BUILD_PACKAGES bpftrace logrotate maven default-jre-headless openssl"
 # Debian's own interpreter, never the first one on PATH: only this one fits the distribution's BCC.
 PYTHON=/usr/bin/python3
 DIST_PACKAGES=/usr/lib/python3/dist-packages
@@ -190,9 +192,10 @@ cd -P "$(dirname "$0")/.."
 clean_environment
 case ${1-} in
     run) packages=$RUN_PACKAGES ;;
+    package) packages="$RUN_PACKAGES $BUILD_PACKAGES"; set -- run ;;
     test) packages="$RUN_PACKAGES $TEST_PACKAGES" ;;
     lock) write_lock; exit ;;
-    *) die "usage: scripts/setup.sh run|test|lock" ;;
+    *) die "usage: scripts/setup.sh run|package|test|lock" ;;
 esac
 
 # shellcheck disable=SC2086 # lists of words

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "setup.sh"
 TEST_MARK = "# test group: only with make test and make check"
+SCRIPTS = [str(path.relative_to(ROOT)) for path in [*(ROOT / "scripts").glob("*.sh"), ROOT / "systemd/hand-over"]]
 PYTHONS = ("3.11", "3.12", "3.13")
 
 SETUP = configparser.ConfigParser()
@@ -172,7 +173,7 @@ class Machine:
 
     def install(self, group: str) -> None:
         """Makes it look as if `setup.sh group` had been there: packages, commands, and the stamp of this very state."""
-        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev bpftrace logrotate maven default-jre-headless openssl"
+        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev debhelper bpftrace logrotate maven default-jre-headless openssl"
         self.stub("dpkg-query", "echo '" + "".join(f"installed:{package} " for package in packages.split()) + "'")
         for name in ("python", "ebpf-monitor"):
             path = self.checkout / ".venv/bin" / name
@@ -228,6 +229,7 @@ def test_setup_installs_only_what_is_missing(machine: Machine) -> None:
         "libbpf1",
         "make",
         "libc6-dev",
+        "debhelper",
         "bpftrace",
         "logrotate",
         "maven",
@@ -289,7 +291,7 @@ def test_setup_is_due_again_after_a_move(machine: Machine) -> None:
 
 def test_setup_refuses_an_unknown_word(machine: Machine) -> None:
     done = machine.setup("everything")
-    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup.sh run|test|lock\n")
+    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup.sh run|package|test|lock\n")
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ def test_make_test_and_ci_turn_no_test_off() -> None:
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/setup.sh"])
+@pytest.mark.parametrize("name", [".ci/run", *SCRIPTS])
 def test_script_can_be_run_and_is_correct_shell(name: str) -> None:
     assert (ROOT / name).stat().st_mode & stat.S_IXUSR
     subprocess.run(["/bin/sh", "-n", str(ROOT / name)], check=True)

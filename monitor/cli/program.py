@@ -34,7 +34,12 @@ class Program(click.Group):
     """The group of all commands: what a command returns is the exit status, and no error leaves as a traceback."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]
-        """Runs the command line and exits."""
+        """Runs the command line and exits. What a shell's completion asks for (packages install it) comes first."""
+        asked = os.environ.get("_EBPF_MONITOR_COMPLETE")
+        if asked:
+            from click.shell_completion import shell_complete
+
+            sys.exit(shell_complete(self, {}, "ebpf-monitor", "_EBPF_MONITOR_COMPLETE", asked))
         sys.exit(finished(self._status(sys.argv[1:] if args is None else list(args), prog_name or "ebpf-monitor")))
 
     def _status(self, args: list[str], name: str) -> int:
