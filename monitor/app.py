@@ -37,7 +37,9 @@ from monitor.startup import Options, Startup
 from monitor.status import losses
 
 _GIVE_UP_AT = 0.75
-_CALM_FACTOR, _CALM_LINES = 5, 64
+_CALM_LINES, _CALM_S = 64, 0.1
+_FLOOD = 100_000_000  # bytes a second: more than one CPU can write into a ring
+_STATUS_S = 2.5  # a status that says the same is written so often, far below status.STALE_S
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Monitor(Startup):
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
+    _shown: dict[str, Any] = field(default_factory=lambda: {"time": 0.0})
 
     def __post_init__(self) -> None:
         longest_pause = self.config.commit_interval_ms / 1000
@@ -183,17 +186,28 @@ class Monitor(Startup):
                 self.pipeline.report_open()
             if self.options.duration is not None and now - started >= self.options.duration:
                 self.stopping = "duration"
-            if not busy:  # a calm host: each turn costs 60 us whatever it finds, so fewer of them
-                calm = _CALM_FACTOR if self.lines_taken < _CALM_LINES else 1
-                time.sleep(calm * self.config.poll_interval_ms / 1000)
+            if not busy:
+                time.sleep(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds until the next look. A batch costs about 0.5 ms whatever is in it: on a calm host there are fewer of
+        them, but not so few that a flood could fill more than half a ring meanwhile."""
+        usual = self.config.poll_interval_ms / 1000
+        if self.lines_taken >= _CALM_LINES:
+            return usual
+        return max(usual, min(_CALM_S, min(self.shape.ring, self.shape.control) / 2 / _FLOOD))
 
     def turn(self) -> bool:
         """One look at the rings and what follows from it. True: there is more right now."""
         self._reopen()
+        if self.order.settled() and not self.pipeline.lines:
+            self.lines_taken = 0
+            return False
         self.order.look()
         whole = self.whole = self.pipeline.fill()
         if whole:
             self.order.close_gaps()
+            self.order.settle()
         for members in self.ledger.losses(self.order.take_gaps(), f"{self.epoch:016x}"):
             self._loss(members)
         self.lines_taken = self.pipeline.lines
@@ -340,8 +354,12 @@ class Monitor(Startup):
     def _write_status(self) -> None:
         target = self.config.run_dir / "status.json"
         fresh, problem = target.with_suffix(".new"), ""
+        shown = self.status()
+        if shown | {"time": 0} == self._shown | {"time": 0} and 0 <= shown["time"] - self._shown["time"] < _STATUS_S:
+            return
+        self._shown = shown
         try:
-            write_file(fresh, orjson.dumps(self.status()))
+            write_file(fresh, orjson.dumps(shown))
             fresh.replace(target)
         except OSError as error:  # a full disk: capture goes on
             problem = f"cannot write {target}: {error.strerror}"

@@ -258,7 +258,7 @@ class Config:
     )  # fmt: skip
     control_lane: ControlLane = _key("auto", "Kernel buffer for rare events; `auto`: ringbuf where the kernel has it.")
     poll_interval_ms: int = _key(
-        4, "Pause between two looks at the rings; five times as long while little happens.", unit="ms", minimum=1,
+        4, "Pause between two looks at the rings; up to 100 ms while little happens.", unit="ms", minimum=1,
         maximum=100, live=True,
     )  # fmt: skip
     heartbeat_interval_s: int = _key(60, "Time between two heartbeats.", unit="seconds", minimum=1, maximum=DAY_S, live=True)

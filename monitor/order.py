@@ -68,21 +68,39 @@ class Order:
         # the compiled pass may use all of `gaps`; the records that Python takes before the next look at it need some more
         self._all_gaps = np.zeros((fastpath.MAX_GAPS + _MORE_GAPS + self.capture.shape.cpus, 4), np.int64)
         self.gaps = self._all_gaps[: fastpath.MAX_GAPS]
-        self._quiet_at = [0] * self.capture.shape.cpus
+        self._quiet_at = np.zeros(self.capture.shape.cpus, np.int64)
+        self._looked = self._settled = b""
 
     def look(self) -> None:
         """Sees what has arrived: sets the cut, the heads and reads the control lane up to now."""
         accounts, cpus = self.capture.accounts, self.cpus
+        self._looked, self._settled = self.capture.marks(), b""
         cut = self.capture.cut(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        for cpu in range(len(cpus)):
-            busy, numbered = int(accounts[cpu, rings.BUSY]), int(accounts[cpu, rings.SEQ])
-            self._quiet_at[cpu] = numbered if not busy and not accounts[cpu, rings.BUSY] else -1
+        busy, numbered = accounts[:, rings.BUSY].copy(), accounts[:, rings.SEQ].copy()
+        busy |= accounts[:, rings.BUSY]
+        self._quiet_at = np.where(busy == 0, numbered, -1)
         cpus[:, fastpath.HEAD] = accounts[:, rings.HEAD]
         self.state[fastpath.CUT] = cut
         raws = self._read_control()
         if self.tap is not None:
             self.tap(cut, cpus, raws)
         self._limit()
+
+    def settle(self) -> None:
+        """After a batch that was taken as a whole: if it left nothing, `settled` is true until something new comes."""
+        taken = self.cpus[:, [fastpath.POS, fastpath.EXPECTED]].tobytes()
+        if not self._heap and taken == self._looked:
+            self._settled = taken
+
+    def settled(self) -> bool:
+        """Nothing has come since a look of which everything is taken: another one would only move the cut, as this does."""
+        if not self._settled or self._settled != self.capture.marks():
+            return False
+        cut = self.capture.cut(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        if self._settled != self.capture.marks():
+            return False
+        self.state[fastpath.CUT] = cut
+        return True
 
     def _read_control(self) -> list[bytes]:
         lane = self.capture.lane
@@ -143,16 +161,22 @@ class Order:
         """Finds refused events behind the last one that arrived, on CPUs of which everything was taken."""
         if not self.capture.lane.complete():
             return
+        cpus = self.cpus
+        behind = (self._quiet_at > cpus[:, fastpath.EXPECTED]) & (cpus[:, fastpath.POS] == cpus[:, fastpath.HEAD])
+        if not behind.any():
+            return
         waiting = {order[1] for order, _, _ in self._heap}
-        for cpu, numbered in enumerate(self._quiet_at):
-            row = self.cpus[cpu]
-            if numbered > row[fastpath.EXPECTED] and row[fastpath.POS] == row[fastpath.HEAD] and cpu not in waiting:
-                self._gap(cpu, int(row[fastpath.EXPECTED]), numbered - 1, int(self.state[fastpath.CUT]))
-                row[fastpath.EXPECTED] = numbered
+        for cpu in (int(found) for found in np.flatnonzero(behind) if int(found) not in waiting):
+            numbered = int(self._quiet_at[cpu])
+            self._gap(cpu, int(cpus[cpu, fastpath.EXPECTED]), numbered - 1, int(self.state[fastpath.CUT]))
+            cpus[cpu, fastpath.EXPECTED] = numbered
 
     def take_gaps(self) -> list[Gap]:
         """The gaps found since the last call."""
-        found = [Gap(*(int(x) for x in row)) for row in self._all_gaps[: int(self.state[fastpath.GAPS])]]
+        count = int(self.state[fastpath.GAPS])
+        if not count:
+            return []
+        found = [Gap(*(int(x) for x in row)) for row in self._all_gaps[:count]]
         self.state[fastpath.GAPS] = 0
         return found
 
@@ -179,7 +203,12 @@ class Order:
     @property
     def pending(self) -> bool:
         """Something that was seen is not written yet."""
-        return bool(self._heap) or bool((self.cpus[:, fastpath.POS] < self.cpus[:, fastpath.HEAD]).any())
+        return bool(self._heap) or self.bulk_pending
+
+    @property
+    def bulk_pending(self) -> bool:
+        """The same of the bulk lane."""
+        return bool((self.cpus[:, fastpath.POS] < self.cpus[:, fastpath.HEAD]).any())
 
     def record_bytes(self, cpu: int) -> bytes:
         """The bulk record at this CPU's position."""

@@ -106,7 +106,7 @@ class Pipeline:
             return False
         m, t = self._memory, self._templates
         while True:
-            if self.order.room_for_gaps < 64 or int(self._state[fastpath.OUT]) > OUT_BYTES - _KEEP:
+            if not self._space:
                 return False
             reason = fastpath.run(
                 self._state,
@@ -134,11 +134,21 @@ class Pipeline:
                     self._definition() if reason == fastpath.DEFINITION else self._slow()
                 except DecodeError:
                     self._quarantine()
-            else:
-                record = self.order.control()
-                if record is None:
-                    return True
-                self._control(record)
+            elif not self._controls():
+                return True
+
+    @property
+    def _space(self) -> bool:
+        return self.order.room_for_gaps >= 64 and int(self._state[fastpath.OUT]) <= OUT_BYTES - _KEEP
+
+    def _controls(self) -> bool:
+        """Writes the control records before the next bulk record: one, or all when no bulk record waits. False: none."""
+        alone = not self.order.bulk_pending
+        while (record := self.order.control()) is not None:
+            self._control(record)
+            if not alone or not self._space:
+                return True
+        return False
 
     @property
     def progress(self) -> bool:

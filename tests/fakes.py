@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from monitor import events
+from monitor import events, fastpath
 from monitor.clock import WallClock
 from monitor.encode import Origin
 from monitor.enrich import HostFacts, UserNames
@@ -421,10 +421,17 @@ class Bench:
         self.ledger = Ledger(self.capture.accounts, base, self.pipeline.counts)
 
     def batch(self) -> bytes:
-        """One turn of the monitor's loop: what lies in the rings becomes lines, which count as written."""
+        """One turn of the monitor's loop: what lies in the rings becomes lines, which count as written.
+
+        The loop leaves a turn out when all is settled: each test checks on the way that nothing is missed by that.
+        """
+        nothing, made = self.order.settled(), self.pipeline.lines
         self.order.look()
         if self.pipeline.fill():
             self.order.close_gaps()
+            self.order.settle()
+        missed = self.pipeline.lines - made or int(self.order.state[fastpath.GAPS]) or self.order.pending
+        assert not (nothing and missed), "settled, and yet something was there"
         for members in self.ledger.losses(self.order.take_gaps(), EPOCH):
             self.losses.append(members["loss"])
             self.pipeline.make("monitor_loss", members)

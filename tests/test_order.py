@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -214,3 +215,43 @@ def test_a_gap_before_a_control_record_still_fits_when_the_compiled_pass_has_use
     bench.kernel.control(0, "process_fork", ret=1)
     bench.drain()
     assert sum(one["count"] for one in bench.losses) == bench.kernel.refused[0] == fastpath.MAX_GAPS + 1
+
+
+COMES: dict[str, Callable[[Bench], object]] = {
+    "a bulk event": lambda bench: unnamed(bench, 1),
+    "a control event": lambda bench: bench.kernel.control(1, "process_fork"),
+    "a definition": lambda bench: bench.kernel.task(1),
+    "a refused event": lambda bench: bench.kernel.refuse(1),
+}
+
+
+@pytest.mark.parametrize("what", COMES)
+def test_all_is_settled_once_everything_is_taken_and_until_something_comes(what: str) -> None:
+    bench = Bench()
+    assert not bench.order.settled()
+    bench.kernel.task(0)
+    unnamed(bench, 0)
+    bench.batch()
+    assert bench.order.settled()
+    COMES[what](bench)
+    assert not bench.order.settled()
+    bench.batch()
+    assert bench.order.settled()
+
+
+def test_nothing_is_settled_while_something_is_on_its_way() -> None:
+    bench = Bench()
+    bench.kernel.control(0, "process_fork", ret=1)
+    bench.capture.list_lane.hidden = 1  # numbered, and not in the ring yet
+    bench.batch()
+    assert not bench.order.settled()
+    bench.capture.list_lane.hidden = 0
+    bench.batch()
+    assert bench.order.settled()
+    unnamed(bench, 0, ts=BOOT_NS + 50_000)
+    bench.capture.now = BOOT_NS + 40_000  # behind the cut
+    bench.batch()
+    assert not bench.order.settled()
+    bench.capture.now = 1 << 62
+    bench.batch()
+    assert bench.order.settled()
