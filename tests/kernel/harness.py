@@ -26,6 +26,7 @@ import orjson
 
 from monitor import reader
 from monitor.reader import Document
+from tests.kernel.monitor_process import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 BPFFS = Path("/sys/fs/bpf")
@@ -157,7 +158,7 @@ def compiled(directory: Path) -> Path:
 
 def wait_for(condition: Callable[[], object], seconds: float = 90.0, what: str = "") -> None:
     """Returns when the condition is true. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds} s: {what or condition}")

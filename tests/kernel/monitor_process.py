@@ -28,6 +28,8 @@ from tests.kernel.acts import ACTOR, NOOP, Script, compile_c
 
 ROOT = Path(__file__).resolve().parents[2]
 Document = dict[str, Any]
+PATIENCE = float(os.environ.get("EBPF_MONITOR_PATIENCE", "1"))
+"""All deadlines of these tests are so many times as long: for an emulated machine."""
 _HEAD = re.compile(
     rb'-([0-9a-f]{12})","sequence":(\d+)\},(?:"error":\{[^}]*\},)?"ebpf":\{"event":"(\w+)","schema":\d+,"timestamp_ns":(\d+)(,"cpu")?'
 )
@@ -181,7 +183,7 @@ class MonitorProcess:
         return (self.directory / "stderr").read_text(errors="replace")
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * PATIENCE
         while not (self._ready.exists() and self._ready.read_text().strip() == str(self.process.pid)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 ended = self.process.poll()
@@ -192,7 +194,7 @@ class MonitorProcess:
     # ---- documents ----
     def until(self, condition: Callable[[], object], what: str, seconds: float = 15) -> None:
         """Reads the log until the condition holds; fails at the deadline."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while True:
             self.journal.poll()
             if condition():

@@ -70,7 +70,7 @@ class Kernel:
     btf: Path
 
 
-def _mirrors() -> tuple[str, str]:
+def mirrors() -> tuple[str, str]:
     """The machine's own sources of Debian and of its security updates, from whatever form they are written in."""
     text = "\n".join(path.read_text() for path in _SOURCES if path.is_file())
     addresses = re.findall(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s+(\S+)", text, re.MULTILINE)
@@ -88,7 +88,7 @@ class _Apt:
         self.directory = directory
         for name in ("lists/partial", "archives/partial"):
             (directory / name).mkdir(parents=True, exist_ok=True)
-        main, security = _mirrors()
+        main, security = mirrors()
         with (directory / "sources.list").open("w") as out:
             for suite in sorted({one for suites in SUITES.values() for one in suites}):
                 # the keyring of an older Debian has not the keys of a newer suite; what is fetched only runs in a guest
