@@ -9,10 +9,10 @@ PYTEST := $(PY) -m pytest --durations=10
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench deb install uninstall release gen lock clean
+.PHONY: help setup run test test-kernels check bench deb install uninstall release gen lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: ## install what is missing (Debian packages, .venv), leave .venv/bin/ebpf-monitor
 	@scripts/setup.sh run
@@ -26,6 +26,10 @@ test: ## install what the tests need and run all of them (needs root)
 	@EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) $(ARGS) || { \
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \
 	  EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }
+
+test-kernels: ## boot Debian's kernels (5.10 to the newest) in qemu and run the real-kernel tests there; slow (LINES='6.1 6.12': only these)
+	@scripts/setup.sh kernels
+	$(PY) -m tests.kernels.boot $(LINES)
 
 check: ## linters, types, generated files, and the tests that need no root
 	@scripts/setup.sh test

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes a bare Debian 12, Debian 13 or Ubuntu 24.04 machine ready:  scripts/setup.sh run|package|test
+# Makes a bare Debian 12, Debian 13 or Ubuntu 24.04 machine ready:  scripts/setup.sh run|package|test|kernels
 #
 #   run     what the monitor needs: Debian packages, .venv with the locked runtime requirements, .venv/bin/ebpf-monitor
 #   package that, and what a package is built with
 #   test    that, and what the tests and linters need
+#   kernels that, and what boots other kernels
 #   lock    rewrites requirements.lock from setup.cfg with the newest versions that fit (a developer's command)
 #
 # Installs only what is missing, prints one line for each step, and prints nothing when there is nothing to do. It is a
@@ -13,6 +14,7 @@ set -eu
 RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1"
 BUILD_PACKAGES="make gcc libc6-dev debhelper"
 TEST_PACKAGES="$BUILD_PACKAGES bpftrace logrotate maven default-jre-headless openssl"
+KERNEL_PACKAGES="$TEST_PACKAGES qemu-system-x86 debootstrap e2fsprogs"
 # Debian's own interpreter, never the first one on PATH: only this one fits the distribution's BCC.
 PYTHON=/usr/bin/python3
 DIST_PACKAGES=/usr/lib/python3/dist-packages
@@ -194,8 +196,9 @@ case ${1-} in
     run) packages=$RUN_PACKAGES ;;
     package) packages="$RUN_PACKAGES $BUILD_PACKAGES"; set -- run ;;
     test) packages="$RUN_PACKAGES $TEST_PACKAGES" ;;
+    kernels) packages="$RUN_PACKAGES $KERNEL_PACKAGES"; set -- test ;;
     lock) write_lock; exit ;;
-    *) die "usage: scripts/setup.sh run|package|test|lock" ;;
+    *) die "usage: scripts/setup.sh run|package|test|kernels|lock" ;;
 esac
 
 # shellcheck disable=SC2086 # lists of words

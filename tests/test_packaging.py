@@ -291,7 +291,7 @@ def test_setup_is_due_again_after_a_move(machine: Machine) -> None:
 
 def test_setup_refuses_an_unknown_word(machine: Machine) -> None:
     done = machine.setup("everything")
-    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup.sh run|package|test|lock\n")
+    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup.sh run|package|test|kernels|lock\n")
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------

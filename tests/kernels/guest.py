@@ -23,9 +23,7 @@ from tests.kernels.packages import CACHE, Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "/opt/ebpf-monitor"
-_PACKAGES = (
-    "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev make iproute2 procps kmod git bpftrace logrotate ca-certificates"
-)
+_PACKAGES = "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev make iproute2 procps kmod git bpftrace logrotate ca-certificates"
 # Emulated: a plain processor, so that what was compiled outside fits inside, and every deadline many times as long.
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -83,7 +81,14 @@ def _base() -> Path:
     if not (tree / "complete").exists():
         shutil.rmtree(tree, ignore_errors=True)
         main, _security = packages.mirrors()
-        command = ["debootstrap", "--variant=minbase", "--include=" + ",".join(_PACKAGES.split()), "bookworm", tree, main]
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            "--include=" + ",".join(_PACKAGES.split()),
+            "bookworm",
+            tree,
+            main,
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (tree / "complete").touch()
     return tree
@@ -141,19 +146,35 @@ def run(kernel: Kernel, disk: Path, script: str, files: tuple[str, ...], seconds
     word = base64.b64encode(whole.encode()).decode()
     with tempfile.NamedTemporaryFile() as out:
         command = [
-            *("qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem", "-m", "3072", "-smp", "2"),
+            *(
+                "qemu-system-x86_64",
+                "-accel",
+                "tcg,thread=multi,tb-size=512",
+                "-cpu",
+                "Nehalem",
+                "-m",
+                "3072",
+                "-smp",
+                "2",
+            ),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{out.name}"),
             *("-drive", f"file={disk},if=none,id=d0,format=raw,snapshot=on", "-device", "nvme,drive=d0,serial=x0"),
             *("-kernel", str(kernel.image), "-append"),
             f"console=ttyS0 root=/dev/nvme0n1 rw panic=-1 mitigations=off quiet init=/sbin/guest-init guestrun={word}",
         ]
         try:
-            subprocess.run(command, check=True, timeout=seconds, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": "/var/tmp"})
+            subprocess.run(
+                command, check=True, timeout=seconds, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": "/var/tmp"}
+            )
         except subprocess.TimeoutExpired:
             said = Path(out.name).read_text(errors="replace")[-3000:]
-            raise TimeoutError(f"{kernel.release}: the guest did not end within {seconds} s; last it said: {said}") from None
+            raise TimeoutError(
+                f"{kernel.release}: the guest did not end within {seconds} s; last it said: {said}"
+            ) from None
         text = Path(out.name).read_text(errors="replace").replace("\r", "")
-    found = {name: base64.b64decode(data) for name, data in re.findall(r"^GUEST-FILE (\S+)\n(\S*)$", text, re.MULTILINE)}
+    found = {
+        name: base64.b64decode(data) for name, data in re.findall(r"^GUEST-FILE (\S+)\n(\S*)$", text, re.MULTILINE)
+    }
     end = re.search(r"^GUEST-END (\d+)$", text, re.MULTILINE)
     if end is None:
         raise RuntimeError(f"{kernel.release}: the guest broke off: {text[-3000:]}")
