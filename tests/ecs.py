@@ -15,11 +15,17 @@ from typing import Any
 
 FILE = Path(__file__).with_name("ecs.json")
 SECTIONS = ("@timestamp", "agent", "container", "destination", "dll", "ecs", "error", "event", "file", "group", "hash", "host",
-            "log", "message", "network", "process", "related", "rule", "service", "source", "tags", "user")  # fmt: skip
-_LEFT_OUT = {"pe", "elf", "macho", "x509", "code_signature", "entry_leader", "session_leader", "group_leader", "previous",
+            "labels", "log", "message", "network", "process", "related", "rule", "service", "source", "tags", "user")  # fmt: skip
+_LEFT_OUT = {"pe", "elf", "macho", "x509", "code_signature", "previous",
              "geo", "risk", "entity", "as"}  # fmt: skip
 """Parts of names that no sensor of this kind writes: they would triple the extract."""
-_FAMILY = {"date_nanos": "date", "wildcard": "keyword", "constant_keyword": "keyword", "match_only_text": "text"}
+_FAMILY = {
+    "date_nanos": "date",
+    "wildcard": "keyword",
+    "constant_keyword": "keyword",
+    "match_only_text": "text",
+    "flattened": "object",
+}
 """What counts as the same type: Elasticsearch's families of types, for which the same queries hold."""
 FACTS: dict[str, Any] = json.loads(FILE.read_bytes()) if FILE.is_file() else {"fields": {}}
 
