@@ -30,9 +30,10 @@ from monitor.kernel.compile import CompileError
 from monitor.kernel.control import ControlError
 from monitor.kernel.probes import ProbeError
 from monitor.kernel.selftest import SelfTestError
-from monitor.ledger import State, retold, unwritten
+from monitor.ledger import State, is_unwritten, retold, unwritten
 from monitor.log import LogError
 from monitor.notify import Notifier, Progress, Service
+from monitor.retention import Going
 from monitor.startup import Options, Startup
 from monitor.status import losses
 
@@ -61,6 +62,9 @@ class Monitor(Startup):
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
     _shown: dict[str, Any] = field(default_factory=lambda: {"time": 0.0})
+    _room_problem: str = ""
+    _going: list[Going] = field(default_factory=list)  # recorded in the present batch, and not removed yet
+    _expired: list[Going] = field(default_factory=list)  # removed, and not recorded yet
 
     def __post_init__(self) -> None:
         longest_pause = self.config.commit_interval_ms / 1000
@@ -251,6 +255,9 @@ class Monitor(Startup):
         time.sleep(0.1)
         self._reopen()
         self._notices += self.log.poll()
+        self.retention.remove(self._going)  # their record waits in the batch
+        self._going = []
+        self._expired += self.retention.remove(self.retention.look(self.config.log_min_free))  # recorded once it can be
         self._write_status()
         self._tell_service(time.monotonic())
 
@@ -263,7 +270,7 @@ class Monitor(Startup):
         """Gives the batch up. The losses that it would have told are told with it."""
         lines = self.pipeline.lines
         again, self._untold = retold(self._untold, lines, reason, f"{self.epoch:016x}"), []
-        self.pipeline.counts.untold = sum(one["loss"]["count"] for one in again if one["loss"]["class"] == "log")
+        self.pipeline.counts.untold = sum(one["loss"]["count"] for one in again if is_unwritten(one))
         self._announce(0)
         self.pipeline.dropped()
         self.capture.commit.mark_done()
@@ -302,6 +309,7 @@ class Monitor(Startup):
         self.configure()
         for members in self.ledger.degraded():
             self._loss(members)
+        self._keep_room()
         notices, self._notices = [*self._notices, *self.log.poll()], []
         for notice in notices:
             self.options.say(notice)
@@ -309,6 +317,23 @@ class Monitor(Startup):
         self._write_status()
         if self.options.tick is not None:
             self.options.tick(self.status())
+
+    def _keep_room(self) -> None:
+        """Below log_min_free rotated files go: what was not shipped is recorded first, then they are removed."""
+        going = self.retention.look(self.config.log_min_free)
+        for one in (*self._expired, *going):
+            for lost in one.unshipped:
+                self.pipeline.counts.expired += lost.last - lost.first + 1
+                self._loss({"loss": lost.loss})
+        self._notices += [one.sentence for one in (*self._expired, *going)]
+        self._expired, self._going = [], going
+        if going:
+            self._commit()
+        self.retention.remove(self._going)
+        self._going = []
+        if self.retention.problem != self._room_problem:
+            self._room_problem = self.retention.problem
+            self._notices += [self._room_problem] if self._room_problem else []
 
     def status(self) -> dict[str, Any]:
         """What `status --json` prints."""

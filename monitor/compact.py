@@ -266,6 +266,8 @@ def _lost(loss: Part) -> str:
         _text(loss.get(name)) or "?" for name in ("cpu", "first", "last", "count", "reason")
     )
     where = f"on CPU {cpu}, numbers {first} to {last}"
+    if loss.get("class") == "log":
+        where = f"lines {first} to {last} of epoch {_text(loss.get('epoch'))}" if "first" in loss else "not written"
     if loss.get("count") == 0:
         return f"detail {reason}: nothing lost, {where}"
     bound = "at least " if loss.get("exact") is False else ""

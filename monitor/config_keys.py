@@ -276,6 +276,10 @@ class Config:
         minimum=0, maximum=1024 * GIB, allowed="0 or at least 4096", rule=_rotation, live=True,
     )  # fmt: skip
     rotate_keep: int = _key(8, "Rotated files to keep, with `rotate_bytes`.", unit="files", minimum=1, maximum=10_000, live=True)
+    log_min_free: int = _key(
+        5, "Below so much free space on the log's file system rotated files are removed, shipped ones first; 0: never.",
+        unit="percent", minimum=0, maximum=90, live=True,
+    )  # fmt: skip
     keep_capture: bool = _key(False, "Let the kernel go on recording after a regular stop.", live=True)
     run_dir: Path = _key(Path("/run/ebpf-monitor"), "Directory of the lock file and of status.json.")
     pin_dir: Path = _key(Path("/sys/fs/bpf/ebpf-monitor"), "Directory in a BPF file system where capture is pinned.")

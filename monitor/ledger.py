@@ -92,13 +92,18 @@ def unwritten(lines: int, reason: str, epoch: str) -> dict[str, Any]:
     return {"loss": {"class": "log", "cpu": 0, "count": lines, "reason": reason, "epoch": epoch}}
 
 
+def is_unwritten(members: dict[str, Any]) -> bool:
+    """Whether a loss record is one of `unwritten`."""
+    return members["loss"]["class"] == "log" and "first" not in members["loss"]
+
+
 def retold(untold: list[dict[str, Any]], lines: int, reason: str, epoch: str) -> list[dict[str, Any]]:
     """The loss records to make after a batch of `lines` lines was given up, which would have had the records `untold`:
     those again, and one for the lines of all such batches with the same reason."""
     totals = {(reason, epoch): lines}
-    for loss in (members["loss"] for members in untold if members["loss"]["class"] == "log"):
+    for loss in (members["loss"] for members in untold if is_unwritten(members)):
         totals[loss["reason"], loss["epoch"]] = totals.get((loss["reason"], loss["epoch"]), 0) + loss["count"]
-    kept = [members for members in untold if members["loss"]["class"] != "log"]
+    kept = [members for members in untold if not is_unwritten(members)]
     return kept + [unwritten(count, *key) for key, count in totals.items()]
 
 
@@ -150,6 +155,7 @@ class Ledger:
             "quarantined": counts.quarantined,
             "unwritten": counts.unwritten,
             "torn": counts.torn,
+            "expired": counts.expired,
             "redacted": counts.redacted,
             "folded": self._since(rings.FOLDED, 9),
             "balanced": in_flight >= 0 and counts.received + counts.made == right,

@@ -42,6 +42,8 @@ class Counts:
     """of `unwritten`, those that no loss record in the log tells of yet"""
     redacted: int = 0
     """lines in which secrets were masked; in no equation"""
+    expired: int = 0
+    """lines that were removed, to keep the disk usable, before they were shipped"""
 
 
 @dataclass

@@ -32,6 +32,7 @@ from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.pipeline import Counts, Pipeline
 from monitor.redact import Redactor
+from monitor.retention import Retention
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Startup:
             rotate_bytes=self.config.rotate_bytes,
             rotate_keep=self.config.rotate_keep,
         )
+        self.retention = Retention(self.config.events_dir, lambda: None)
         mirror = Mirror(self.capture.memory())
         state, self.previous = recovery.recover(self.capture, self.log, mirror)
         self.durable = read_durable(self.config.events_dir)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from monitor import encode, events
+from monitor.retention import Range
 from tests.fakes import (
     BOOT_NS,
     LABELLED,
@@ -488,6 +489,7 @@ MADE: dict[str, Callable[[], encode.Document]] = {
     },
     "monitor_stop": lambda: {"monitor": {"reason": "SIGTERM"}},
     "monitor_loss": lambda: {"loss": _loss()},
+    "monitor_loss.expired": lambda: {"loss": Range("0123456789abcdef", 40_001, 80_000, exact=False).loss},
     "monitor_loss.degraded": lambda: {"loss": _degraded()},
     "monitor_loss.earlier": lambda: {
         "loss": {

@@ -26,6 +26,7 @@ def monitor(tmp_path: Path) -> app.Monitor:
     made.clock = cast(Any, SimpleNamespace(sample=lambda: None))
     made.ledger = cast(Any, SimpleNamespace(degraded=list))
     made.log = cast(Any, SimpleNamespace(poll=list))
+    made.retention = cast(Any, SimpleNamespace(look=lambda _percent: [], remove=list, problem=""))
     made._write_status = lambda: None  # type: ignore[method-assign]
     made.configure = lambda: None  # type: ignore[method-assign]
     return made

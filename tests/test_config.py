@@ -537,6 +537,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "commit_interval_ms": 1000,
         "rotate_bytes": 0,
         "rotate_keep": 8,
+        "log_min_free": 5,
         "keep_capture": False,
         "run_dir": "/run/ebpf-monitor",
         "pin_dir": "/sys/fs/bpf/ebpf-monitor",
@@ -553,7 +554,7 @@ def test_every_key_can_be_set() -> None:
         "fold": False,
         "quiet_age_s": 0, "sensitive_paths": [], "args_limit_bytes": 64, "ring_bytes": 1048577,
         "control_ring_bytes": 4096, "control_lane": "perf", "poll_interval_ms": 100, "heartbeat_interval_s": 1,
-        "fold_interval_s": 2, "commit_bytes": 3, "commit_interval_ms": 5, "rotate_bytes": 4096, "rotate_keep": 6,
+        "fold_interval_s": 2, "commit_bytes": 3, "commit_interval_ms": 5, "rotate_bytes": 4096, "rotate_keep": 6, "log_min_free": 0,
         "keep_capture": True, "run_dir": "/d", "pin_dir": "/\u00e4", "log_level": "debug",
         "tags": ["dmz"], "labels": {"site": "b", "role": ""}, "locked": True,
     }  # fmt: skip
@@ -573,7 +574,7 @@ def test_every_key_can_be_set() -> None:
         events_dir=Path("/a"), output_dir=Path("/b/c"), storage_type="elasticsearch", es_config=es_config,
         profile="minimal", fold=False, quiet_age_s=0, sensitive_paths=(), args_limit_bytes=64, ring_bytes=1048577,
         control_ring_bytes=4096, control_lane="perf", poll_interval_ms=100, heartbeat_interval_s=1, fold_interval_s=2,
-        commit_bytes=3, commit_interval_ms=5, rotate_bytes=4096, rotate_keep=6, keep_capture=True, run_dir=Path("/d"),
+        commit_bytes=3, commit_interval_ms=5, rotate_bytes=4096, rotate_keep=6, log_min_free=0, keep_capture=True, run_dir=Path("/d"),
         pin_dir=Path("/\u00e4"), log_level="debug", tags=("dmz",), labels=(("role", ""), ("site", "b")), locked=True,
     )  # fmt: skip
 

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "questions": (
         *("coverage", "doctor", "generate", "replay", "search", "status", "verify"),
         *("cluster", "provision", "dashboards", "kibana", "rules"),  # what Elasticsearch and Kibana are given
-        *("compact", "display", "scan", "timewords"),  # how a question is put, and the answer shown
+        *("compact", "display", "timewords"),  # how a question is put, and the answer shown
     ),
     # between kernel and log, and the log itself
     "stages": (
@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("redact", "redact_rules"),  # what must not be kept
         *(
             "log",
-            "logfiles",
+            "logfiles", "scan", "retention",
             "durable",
             "ledger",
             "recovery",
