@@ -326,6 +326,16 @@ def changed(before: Config, after: Config) -> list[Key]:
     return [key for key in KEYS if current(before, key) != current(after, key)]
 
 
+def without_secrets(config: Config) -> dict[str, Any]:
+    """The configuration as a JSON object that `loads` takes, each secret left out."""
+    result = _document(config, hide=False)
+    for key in KEYS:
+        if key.secret:
+            section, _, name = key.name.rpartition(".")
+            (result[section] if section else result)[name] = ""
+    return result
+
+
 def sample() -> str:
     """The text of the sample configuration file: each key with its default, ending in a newline."""
     return json.dumps(_document(Config(), hide=False), indent=2) + "\n"

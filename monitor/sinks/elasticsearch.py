@@ -92,7 +92,7 @@ class Connection:
         self._es = es
         self._credentials = credentials
         self._parallel = parallel
-        self._timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
+        self._timeout_s = timeout_s
         self._client: Elasticsearch | None = None
         if not es.ca_fingerprint:  # else the authority is looked for at the first request
             self._client = self._open(self._context(credentials.ca_pem) if es.secure else None)
@@ -114,8 +114,11 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         *,
         most_bytes: int = MOST_REPLY_BYTES,
+        timeout_s: float | None = None,
     ) -> Reply:
         """One request, sent once. `path` begins with a slash and is percent-encoded. Any HTTP status is a Reply.
+
+        `timeout_s`: how long the server may be silent, instead of the connection's own.
 
         Content type and accept are JSON of the client's version unless given. Raises EsError.
         """
@@ -130,7 +133,9 @@ class Connection:
             sent["authorization"] = self._credentials.authorization
         pool: Any = node.pool  # type: ignore[attr-defined]
         try:
-            reply = self._exchange(pool, method, path, body, sent | dict(headers or {}), most_bytes)
+            reply = self._exchange(
+                pool, method, path, body, sent | dict(headers or {}), most_bytes, timeout_s or self._timeout_s
+            )
         except EsError:
             if len(self._es.es_host) > 1:
                 nodes.mark_dead(node)
@@ -176,13 +181,21 @@ class Connection:
         )
 
     def _exchange(
-        self, pool: Any, method: str, path: str, body: bytes | None, headers: Mapping[str, str], most_bytes: int
+        self,
+        pool: Any,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        most_bytes: int,
+        timeout_s: float,
     ) -> Reply:
         where = f"{pool.host}:{pool.port}"
+        timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
         try:
             response = pool.urlopen(
                 method, path, body=body, headers=dict(headers), retries=False, redirect=False,
-                timeout=self._timeout, preload_content=False, decode_content=True,
+                timeout=timeout, preload_content=False, decode_content=True,
             )  # fmt: skip
             data: bytes | None = None
             try:
@@ -193,9 +206,9 @@ class Connection:
             response.release_conn()
             return Reply(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
         except (HTTPError, OSError) as error:
-            raise self._sentence(error, where) from None
+            raise self._sentence(error, where, timeout_s) from None
 
-    def _sentence(self, error: Exception, where: str) -> EsError:
+    def _sentence(self, error: Exception, where: str, timeout_s: float) -> EsError:
         """The typed error for an exception of the transport."""
         cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
         found = _ssl_error(cause)
@@ -207,7 +220,7 @@ class Connection:
             reason = _reason(cause) if isinstance(cause, NewConnectionError) else "no answer"
             return Unreachable("connect", f"{where}: cannot connect: {reason}; is Elasticsearch running there?")
         if isinstance(cause, ReadTimeoutError | TimeoutError):
-            return NoReply("timeout", f"{where}: no reply within {self._timeout.read_timeout:g} s")
+            return NoReply("timeout", f"{where}: no reply within {timeout_s:g} s")
         if not self._es.secure and isinstance(cause, ProtocolError):
             hint = "; if the server speaks TLS on that port, set es_config.secure to true"
             return NoReply("protocol", f"{where}: the connection broke before a reply came ({_reason(cause)}){hint}")

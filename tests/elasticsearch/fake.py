@@ -64,6 +64,7 @@ class Fake:
         self.requests: list[Request] = []
         self.fault: Fault | None = None
         self.template: dict[str, Any] | None = SCHEMA
+        self.readable = False  # whether the shipper's user may read documents
         self.received = 0  # bytes of requests, after TLS
         self.lock = threading.Lock()
         fake = self
@@ -161,11 +162,21 @@ class Fake:
             if index not in self.store:
                 return Answer(404 if "/_mapping" in request.path else 200)
             found: dict[str, Any] = {"mappings": {"_meta": self.template}} if self.template else {}
-            return Answer(body=orjson.dumps({index: found}))
+            return Answer(body=orjson.dumps({index: found} if found else {}))
         if "/_index_template" in request.path:
             about = {"index_patterns": ["*"], "priority": 1, "template": {"mappings": {"_meta": self.template}}}
             known = [{"name": "t", "index_template": about}] if self.template else []
             return Answer(body=orjson.dumps({"index_templates": known}))
+        if "/_mget" in request.path:
+            if not self.readable:
+                return Answer(403, b'{"error":{"type":"security_exception","reason":"no read"}}')
+            there = self.store.get(request.path.split("/")[1], {})
+            wanted = orjson.loads(request.body)["ids"]
+            docs = [
+                {"_id": one, "found": one in there} | ({"_source": orjson.loads(there[one])} if one in there else {})
+                for one in wanted
+            ]
+            return Answer(body=orjson.dumps({"docs": docs}))
         return Answer()
 
     def create(self, request: Request) -> dict[str, Any]:
