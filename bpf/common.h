@@ -16,6 +16,8 @@
 
 static u64 (*current_task)(void) = (void *)158;   /* bpf_get_current_task_btf */
 static u64 (*boot_ns)(void) = (void *)125;        /* bpf_ktime_get_boot_ns */
+static u64 (*task_from_vpid)(s32) = (void *)0x7fff0005;   /* kfuncs where the kernel has them: HAVE_TASK_FROM_PID */
+static void (*task_release)(u64) = (void *)0x7fff0006;
 static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it a kfunc call */
 
 /* K*: the same through any pointer. With bpf_rdonly_cast everything is a plain load; without it a helper reads. */
@@ -39,7 +41,7 @@ static u64 (*cmpxchg_r0)(u64, u64 *, u64) = (void *)0x7fff0004;
 static inline u64 swap_if(u64 *p, u64 old, u64 new) { return cmpxchg_r0(set_r0(old), p, new); }
 
 enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAMES, OP_OBJECT, OP_EXEC, OP_FORK,
-       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT };
+       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT, OP_CREDENTIALS, OP_NAMESPACE, OP_TRACING, OP_SIGNAL, OP_KERNEL };
 #define CALL_OP 0xff        /* calls[]: the operation ... */
 #define CALL_LEFT_OUT 0x100 /* the profile leaves it out, counted */
 #define CALL_ADDRESS 0x200  /* argument 4 is an address: sendto, recvfrom */
@@ -66,6 +68,10 @@ enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAM
 #define CALL_VALUE(c) ((c) >> 56 & 7)
 #define CALL_VALUE2(c) ((c) >> 59 & 7)
 #define NOT_A_PATH 15
+#define RETURNED 15      /* as a descriptor: the one that the call made */
+/* of the rarer operations: bits that mean something else for reads and writes */
+#define CALL_OPTION 0x200  /* argument 0 says what is to be done: only some of it is an event */
+#define CALL_PIDFD 0x400   /* the other process is named by a descriptor */
 
 enum { CLASS_PROCESS, CLASS_FILE, CLASS_SOCKET, CLASSES };
 enum { WHY_CLOSE, WHY_DUP, WHY_EXEC, WHY_EXIT, WHY_EVICT, WHY_INTERVAL };

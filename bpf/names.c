@@ -26,6 +26,22 @@ static inline void identify(struct scratch *s, u64 f) {
   s->e.ino = ino; s->e.dev = dev; s->e.mode = mode; s->e.flags = leaf_flags(&l);
 }
 
+/* Of mount the type, which the caller gives; of move_mount, which puts what a descriptor holds at its place, the mount itself. */
+static inline u32 blob_mount(struct scratch *s, u32 o, u64 task, struct arguments *in, s64 ret, u32 dir) {
+  u64 f, mnt = 0, sb = 0, type = 0, text = 0, mp; u8 first = 1; long n;
+  if (dir == NOT_A_PATH) return blob_user_string(s, o, BLOB_TEXT2, in->a[2]);
+  if (ret < 0 || !dir || bpf_probe_read_user(&first, 1, (void *)in->a[1]) || first) return o;
+  f = fd_file(task, (u32)in->a[0]); if (!f) return o;
+  s->e.kf &= ~KF_CLAIMED;
+  identify(s, f); o = blob_file(s, o, BLOB_PATH, f);
+  KL(mnt, f, OFF_file__f_path__mnt); mp = CAST(mnt - OFF_mount__mnt, ID_mount);
+  KL(text, mp, OFF_mount__mnt_devname);
+  KL(sb, mp, OFF_mount__mnt + OFF_vfsmount__mnt_sb); KL(type, sb, OFF_super_block__s_type); KL(type, type, OFF_file_system_type__name);
+  n = bpf_probe_read_kernel_str(blob_at(s, o), 4096, (void *)text); if (n > 0) o = blob_end(s, o, BLOB_TEXT, (n - 1) & 4095);
+  n = bpf_probe_read_kernel_str(blob_at(s, o), 128, (void *)type); if (n > 0) o = blob_end(s, o, BLOB_TEXT2, (n - 1) & 127);
+  return o;
+}
+
 /* Tail: an act by one or two names of the caller's. */
 int names(u64 *ctx) {
   ENTER_CALL
@@ -38,6 +54,7 @@ int names(u64 *ctx) {
     if (dir == NOT_A_PATH) o = blob_user_string(s, o, BLOB_TEXT, user);
     else o = blob_named(s, o, task, user, dir ? (int)argument(in, dir) : -100, BLOB_NAME2, BLOB_BASE2);
   }
+  if (CALL_TYPE(spec) == FILE_MOUNT) o = blob_mount(s, o, task, in, ret, CALL_DIR2(spec));
   record_end(ctx, h, s, o, CLASS_FILE);
   return end(h);
 }
@@ -45,12 +62,12 @@ int names(u64 *ctx) {
 /* Tail: an act on an open file: the descriptor's, or of a call that makes one, the one it returned. */
 int object(u64 *ctx) {
   ENTER_CALL
-  u64 spec = call_spec((nr & 511) | (compat ? 512 : 0)), fd = ret, f; u32 o;
+  u64 spec = call_spec((nr & 511) | (compat ? 512 : 0)), f; u32 o; s64 fd = -1;
   struct scratch *s = act_begin(task, ts, cpu, spec, in, ret, nr, kf); if (!s) return end(h);
   o = blob_task(s, 0, task);
-  if (CALL_DIR(spec)) fd = argument(in, CALL_DIR(spec));
-  f = (s64)fd >= 0 ? fd_file(task, (u32)fd) : 0;
-  if (CALL_DIR(spec) || ret >= 0) s->e.fd = fd;
+  if (CALL_DIR(spec) != RETURNED) fd = (u32)argument(in, CALL_DIR(spec)); else if (ret >= 0) fd = ret;
+  f = fd >= 0 ? fd_file(task, (u32)fd) : 0;
+  s->e.fd = fd;
   if (f) { identify(s, f); o = blob_file(s, o, BLOB_PATH, f); }
   if (CALL_NAME2(spec)) o = blob_user_string(s, o, BLOB_TEXT, argument(in, CALL_NAME2(spec)));
   record_end(ctx, h, s, o, CLASS_FILE);

@@ -246,9 +246,16 @@ static inline u16 current_nr(u64 task) {
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0; \
   u64 task = current_task(); u32 tgid, tid; LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid);
 
+static inline void keep_credentials(u64 task, int anew);   /* bpf/privilege.c */
+static inline u32 blob_credentials(struct scratch *s, u32 o, u64 task, u32 before, int whoever, int always);
+static inline void read_namespaces(u64 task, struct namespaces *n);
+static inline u64 new_namespaces(struct namespaces *a, struct namespaces *b);
+static inline u32 blob_namespaces(struct scratch *s, u32 o, struct namespaces *n);
+
 int sched_process_fork(u64 *ctx) {
   ENTER_TRACEPOINT
   u64 child; u32 ctgid, ctid; LD(child, ctx, 8); LD4(ctgid, child, OFF_task_struct__tgid); LD4(ctid, child, OFF_task_struct__pid);
+  keep_credentials(child, 1);
   if (ctgid != ctid) return 0;                                   /* a thread, not a process */
   if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
   u64 ts = begin(h);
@@ -256,6 +263,14 @@ int sched_process_fork(u64 *ctx) {
   u32 o = blob_task(s, 0, child);
   o = blob_child_ancestors(s, o, task, child);
   record_end(ctx, h, s, blob_context(s, o, child), CLASS_PROCESS);
+  u64 before, after; u32 a, b, x, y; LD(before, task, OFF_task_struct__nsproxy); LD(after, child, OFF_task_struct__nsproxy); LOW(a, before); LOW(b, after);
+  LD(before, task, OFF_task_struct__cred); LD(before, before, OFF_cred__user_ns); LD(after, child, OFF_task_struct__cred); LD(after, after, OFF_cred__user_ns);
+  LOW(x, before); LOW(y, after);
+  if (a == b && x == y) return end(h);
+  struct namespaces old, new; read_namespaces(task, &old); read_namespaces(child, &new);   /* clone with CLONE_NEW*: the child begins there */
+  s = record_begin(child, ts, cpu, PROCESS_NAMESPACE, ctid, current_nr(task), 0, -1); if (!s) return end(h);
+  s->e.arg = new_namespaces(&old, &new);
+  record_end(ctx, h, s, blob_namespaces(s, blob_task(s, 0, child), &new), CLASS_PROCESS);
   return end(h);
 }
 
@@ -284,6 +299,10 @@ int sched_process_exec(u64 *ctx) {
   if (n && !bpf_probe_read_user(blob_at(s, o), bounded, (void *)a)) o = blob_end(s, o, BLOB_ARGS, n);
   else if (n) s->e.original = whole, s->e.kf |= KF_TRUNCATED;
   record_end(ctx, h, s, o, CLASS_PROCESS);
+  u32 before; LD4(before, ctx, 8);                               /* another thread than the first has got the first one's number */
+  s = record_begin(task, ts, cpu, PROCESS_CREDENTIALS, 0, nr, 0, -1); if (!s) return end(h);
+  o = blob_credentials(s, 0, task, before, 1, 0);
+  if (o) record_end(ctx, h, s, blob_task(s, o, task), CLASS_PROCESS);
   return end(h);
 }
 
@@ -334,6 +353,7 @@ int found(u64 *ctx) {
   static long (*seq_write)(u64, void *, u32) = (void *)127;   /* bpf_seq_write */
   int z = 0; u32 o, tid, tgid; u64 meta, seq, task; struct scratch *s = answer.lookup(&z); if (!s) return 0;
   LD(meta, ctx, 0); LD(task, ctx, 8); if (!task) return 0;
+  keep_credentials(task, 0);
   LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid); if (tgid != tid) return 0;
   LD(seq, meta, OFF_bpf_iter_meta__seq);
   fill_record(s, task, boot_ns(), 0, PROCESS_FOUND, 0, 0xffff, 0, -1);

@@ -25,7 +25,7 @@ from monitor.encode import Document
 from monitor.enrich import HostFactsError
 from monitor.fastpath import CUT
 from monitor.instance import EXIT_OK, StartError, write_file
-from monitor.kernel import BccMissing, compile, loader, rings
+from monitor.kernel import BccMissing, loader, rings
 from monitor.kernel.compile import CompileError
 from monitor.kernel.control import ControlError
 from monitor.kernel.probes import ProbeError
@@ -88,7 +88,7 @@ class Monitor(Startup):
             "layout": self.capture.directory.name,
             "profile": self.config.profile,
             "config_digest": configuration.digest(self.config),
-            "hooks": sorted(f"tp_btf/{name}" for name in compile.HOOKS),
+            "hooks": sorted(self.shape.hooks.values()),
             "features": self.features,
             "missing": self.missing,
             "control_lane": "perf" if self.shape.perf else "ringbuf",

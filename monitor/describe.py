@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from monitor import events, fileacts, names, naming, tables
+from monitor import events, fileacts, names, naming, processacts, tables
 from monitor.decode import Record, socket_blob
 from monitor.encode import Document, Names
 from monitor.naming import Tasks
@@ -28,7 +28,13 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
     found, extra, process = Names(), Document(), Document()
     if record.values["kf"] & events.REDACTED:
         extra["redacted"] = True
-    if family == "process":
+    tell = processacts.TOLD.get(record.kind.name)
+    thread: Document = {}
+    if tell is not None:
+        tell(record, found, extra, tasks)
+    elif record.kind.name == "process_credentials":
+        found.action, thread = processacts.credentials(record, extra)
+    elif family == "process":
         process = _process(record, found, extra)
     elif family == "file":
         found = fileacts.control(record, extra)
@@ -43,6 +49,7 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
         full=True,
         process=process,
     )
+    sections["process"]["thread"] |= thread
     return found, sections, extra | naming.login(facts)
 
 

@@ -32,6 +32,8 @@ class Names:
     sections: Document = field(default_factory=dict)
     ebpf: Document = field(default_factory=dict)
     raw: dict[str, str] = field(default_factory=dict)
+    action: str = ""
+    """`event.action` of this act, where its kind has several words"""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,8 @@ def document(
             put(holder, member.path, show(member, values[member.name]))
     ebpf.update(extra or {})
     ebpf.update(names.ebpf)
+    if names.action:
+        found["event"]["action"] = names.action
     if names.raw:
         ebpf["raw"] = names.raw
     found["ebpf"] = ebpf

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from monitor import events, naming, tables
+from monitor import constants, events, naming, tables
 from monitor import names as shown
 from monitor.decode import Record
 from monitor.encode import Document, Names, mode
 
+_MOVE_MOUNT = 429
+"""in every table"""
 _UNCHANGED = (0xFFFFFFFF, 0xFFFF)
 """-1 as an id, of a 32-bit and of a 16-bit call: leave it as it is"""
 
@@ -28,6 +30,7 @@ def _objects(record: Record) -> Names:
     values, blobs = record.values, record.blobs
     last = "2" if "name2" in blobs or "path2" in blobs else ""
     if "path" in blobs:
+        last = "2" if "path2" in blobs else ""
         flags = values["flags"] | naming.program_flags(blobs["path"])
         source = "hook" if values["kf"] & events.HOOKED else "file"
         found = naming.named_file(naming.path(blobs["path" + last], flags), source, flags=flags)
@@ -40,7 +43,7 @@ def _objects(record: Record) -> Names:
         earlier = claimed_name(record, "name", "base")
     else:
         return Names()
-    if last:
+    if last and not (record.kind.name == "file_mount" and "path" in blobs):  # of a mount its place is all that is left
         text = shown.put(found.raw, "file.Ext.original.path", earlier)
         found.sections["file"]["Ext"] = {"original": {"path": text}}
     return found
@@ -106,6 +109,24 @@ def _memfd(record: Record, found: Names, extra: Document) -> None:
         found.ebpf = claim.ebpf | found.ebpf
 
 
+def _mount(record: Record, found: Names, extra: Document) -> None:
+    moved = record.values["nr"] == _MOVE_MOUNT
+    about: Document = {}
+    for name, blob in (("source", "text"), ("type", "text2")):
+        if blob in record.blobs:
+            about[name] = shown.put(found.raw, f"ebpf.mount.{name}", record.blobs[blob])
+    if about:
+        extra["mount"] = about
+    if record.values["arg"]:
+        flags = constants.move_mount_flags if moved else constants.mount_flags
+        extra["flags"] = "|".join(flags(record.values["arg"]))
+
+
+def _umount(record: Record, _: Names, extra: Document) -> None:
+    if record.values["arg"]:
+        extra["flags"] = "|".join(constants.umount_flags(record.values["arg"]))
+
+
 _TOLD: dict[str, Callable[[Record, Names, Document], None]] = {
     "file_rename": _renamed,
     "file_symlink": _symlink,
@@ -115,4 +136,6 @@ _TOLD: dict[str, Callable[[Record, Names, Document], None]] = {
     "file_truncate": _truncate,
     "file_xattr": _xattr,
     "file_memfd": _memfd,
+    "file_mount": _mount,
+    "file_umount": _umount,
 }

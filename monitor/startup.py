@@ -108,6 +108,7 @@ class Startup:
             perf=perf,
             casts=casts,
             task_regs=found["task_pt_regs"],
+            optional=pins.optional_hooks(),
         )
 
     def _open_capture(self) -> None:

@@ -200,7 +200,7 @@ def syscall_number(name: str, *, compat: bool = False) -> int | None:
 # --------------------------------------------------------------------------------------------------------------- flags
 
 
-def _flag_names(value: int, table: tuple[tuple[int, str], ...]) -> list[str]:
+def flag_names(value: int, table: tuple[tuple[int, str], ...]) -> list[str]:
     """Names of the bits of `value` in the table's order, composites before their parts; then unknown bits in hex."""
     found: list[str] = []
     for mask, name in table:
@@ -242,7 +242,7 @@ def open_flags(value: int) -> list[str]:
     is named. Bits without a name follow as one hexadecimal number.
     """
     value &= 0xFFFFFFFFFFFFFFFF
-    named = _flag_names(value & ~3, OPEN_FLAGS)
+    named = flag_names(value & ~3, OPEN_FLAGS)
     return named if "O_PATH" in named else [ACCESS_MODES[value & 3], *named]
 
 
@@ -281,7 +281,7 @@ _CLONE_FLAGS: tuple[tuple[int, str], ...] = (
 def clone_flags(value: int, *, exit_signal: bool = False) -> list[str]:
     """Names of the flags of clone3, unshare, setns; with `exit_signal` of clone(2), whose low byte is a signal."""
     value &= 0xFFFFFFFFFFFFFFFF
-    return _flag_names(value & ~0xFF if exit_signal else value, _CLONE_FLAGS)
+    return flag_names(value & ~0xFF if exit_signal else value, _CLONE_FLAGS)
 
 
 _RENAME_FLAGS: tuple[tuple[int, str], ...] = (
@@ -294,7 +294,7 @@ _RENAME_FLAGS: tuple[tuple[int, str], ...] = (
 
 def rename_flags(value: int) -> list[str]:
     """Names of renameat2's flags; bits without a name follow as one hexadecimal number."""
-    return _flag_names(value & 0xFFFFFFFF, _RENAME_FLAGS)
+    return flag_names(value & 0xFFFFFFFF, _RENAME_FLAGS)
 
 
 _MEMFD_FLAGS: tuple[tuple[int, str], ...] = (
@@ -309,7 +309,7 @@ _MEMFD_FLAGS: tuple[tuple[int, str], ...] = (
 
 def memfd_flags(value: int) -> list[str]:
     """Names of memfd_create's flags; bits without a name (the size of huge pages among them) in hexadecimal."""
-    return _flag_names(value & 0xFFFFFFFF, _MEMFD_FLAGS)
+    return flag_names(value & 0xFFFFFFFF, _MEMFD_FLAGS)
 
 
 # ------------------------------------------------------------------------------------------------------------- sockets

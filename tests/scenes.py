@@ -157,6 +157,32 @@ _EXEC = {
 }
 _NAMED = {"executable": PYTHON, "name": b"a.txt", "base": spelled(b"/srv")}
 _OBJECT = {"executable": PYTHON, "path": spelled(b"/srv/tool")}
+_MOUNT = {"executable": PYTHON, "name": b"mnt", "base": spelled(b"/srv")}
+ALL_CAPABILITIES = (1 << 41) - 1
+_TARGET = events.TARGET.struct.pack(5_000_000_001, 150, 151, 33, 0, b"nginx")
+_NAMESPACES = events.NAMESPACES.struct.pack(*range(4026531836, 4026531844))
+
+
+def _held(uid: int, capabilities: int, groups_at: int = 4) -> bytes:
+    ids = (uid, 1000, uid, 1000, uid, 1000, uid, 1000)
+    sets = (0, capabilities, capabilities, ALL_CAPABILITIES, 0)
+    return events.CREDENTIALS.struct.pack(*ids, 0, 4026531837, *sets, 2, groups_at)
+
+
+def _program(**members: Any) -> bytes:
+    about = {
+        "id": 77,
+        "type": 26,
+        "attach": 24,
+        "length": 120,
+        "link": 0,
+        "pad": 0,
+        "tag": bytes(range(8)),
+        "name": b"probe",
+    }
+    return events.PROGRAM.struct.pack(*(about | members).values())
+
+
 _IDENTITY = {"ino": 77, "dev": 253 << 20 | 2, "mode": 0o100755}
 
 
@@ -330,6 +356,68 @@ SCENES: dict[str, Scene] = {
     "file_memfd.failure": _control(
         "file_memfd", {"executable": PYTHON, "text": b"x"}, ret=-errno.EINVAL, nr=MEMFD_CREATE, arg=1 << 20
     ),
+    "file_mount": _control(
+        "file_mount", _MOUNT | {"text": b"/dev/sdb1", "text2": b"ext4"}, nr=165, kf=events.CLAIMED, arg=0xC0ED0000 | 0xE
+    ),
+    "file_mount.moved": _control(
+        "file_mount", _MOUNT | _OBJECT | {"text": b"none", "text2": b"tmpfs"}, nr=429, arg=4, **_IDENTITY
+    ),
+    "file_umount": _control("file_umount", _MOUNT, nr=166, kf=events.CLAIMED, arg=2),
+    "process_credentials": _control(
+        "process_credentials",
+        {"executable": PYTHON, "before": _held(1000, ALL_CAPABILITIES), "after": _held(0, 0x20, groups_at=8)}
+        | {"groups": b"\x04\0\0\0\xe8\x03\0\0"},
+        nr=117,
+        arg=0,
+        arg2=0xFFFFFFFF,
+        ino=0,
+        euid=0,
+    ),
+    "process_credentials.capabilities": _control(
+        "process_credentials",
+        {"executable": PYTHON, "before": _held(0, ALL_CAPABILITIES), "after": _held(0, 0x20)},
+        nr=126,
+    ),
+    "process_credentials.failure": _control(
+        "process_credentials",
+        {"executable": PYTHON, "before": _held(1000, 0), "after": _held(1000, 0)},
+        nr=106,
+        arg=0,
+        ret=-errno.EPERM,
+    ),
+    "process_signal": _control("process_signal", {"executable": PYTHON, "target": _TARGET}, nr=62, arg=9),
+    "process_signal.failure": _control(
+        "process_signal", {"executable": PYTHON}, nr=62, arg=15, ino=0xFFFFFFFF, ret=-errno.ESRCH, kf=events.CLAIMED
+    ),
+    "process_ptrace": _control("process_ptrace", {"executable": PYTHON, "target": _TARGET}, nr=101, arg=0x4206),
+    "process_ptrace.memory": _control("process_ptrace", {"executable": PYTHON, "target": _TARGET}, nr=311, ret=8),
+    "process_namespace": _control(
+        "process_namespace", {"executable": PYTHON, "namespaces": _NAMESPACES}, nr=272, arg=0x40020000
+    ),
+    "process_namespace.root": _control(
+        "process_namespace", _OBJECT | {"namespaces": _NAMESPACES}, nr=161, **_IDENTITY | {"mode": 0}
+    ),
+    "kernel_module": _control(
+        "kernel_module", _OBJECT | {"text": b"debug=1", "text2": b"loop"}, nr=313, fd=3, **_IDENTITY
+    ),
+    "kernel_module.removed": _control(
+        "kernel_module", {"executable": PYTHON, "text": b"loop"}, nr=176, arg=0x800, ret=-errno.EBUSY
+    ),
+    "kernel_bpf": _control(
+        "kernel_bpf", {"executable": PYTHON, "program": _program(), "text": b"do_unlinkat"}, nr=321, fd=7, ret=7, arg=5
+    ),
+    "kernel_bpf.link": _control(
+        "kernel_bpf", {"executable": PYTHON, "program": _program(link=12)}, nr=321, fd=8, ret=8, arg=28
+    ),
+    "kernel_bpf.failure": _control(
+        "kernel_bpf",
+        {"executable": PYTHON, "program": _program(id=0, tag=bytes(8))},
+        nr=321,
+        arg=5,
+        kf=events.CLAIMED,
+        ret=-errno.EACCES,
+    ),
+    "kernel_io_uring": _control("kernel_io_uring", {"executable": PYTHON}, nr=425, ret=3, fd=3, arg=64, arg2=2),
     "socket_bind": _control(
         "socket_bind",
         {"executable": PYTHON, "address": sockaddr("127.0.0.1", 8000), "socket": _socket(LOOPBACK, 8000)},
@@ -504,7 +592,10 @@ MADE: dict[str, Callable[[], encode.Document]] = {
     },
     "monitor_config": lambda: {"config": {"old": "0011223344556677", "new": "8899aabbccddeeff", "keys": ["profile"]}},
     "monitor_config.refused": lambda: {
-        "config": {"old": "0011223344556677", "refused": "/etc/ebpf-monitor/config.json:3: ring_bytes: can only change at a restart"}
+        "config": {
+            "old": "0011223344556677",
+            "refused": "/etc/ebpf-monitor/config.json:3: ring_bytes: can only change at a restart",
+        }
     },
     "monitor_config.clock": lambda: {"clock": {"step_ns": -3_600_000_000_000}},
     "monitor_config.log": lambda: {"log": {"notice": "the log was renamed: a new one was begun"}},

@@ -47,9 +47,7 @@ class Writer:
         return self.add(kind, name, size, words, len(members), flag)
 
     def bytes(self) -> bytes:
-        header = struct.pack(
-            "<HBBIIIII", 0xEB9F, 1, 0, HEADER, 0, len(self.types), len(self.types), len(self.strings)
-        )
+        header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, HEADER, 0, len(self.types), len(self.types), len(self.strings))
         return header + self.types + self.strings
 
 

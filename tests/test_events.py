@@ -65,9 +65,9 @@ def test_bulk_records_share_their_beginning(kind: EventType) -> None:
 
 @each_event
 def test_name_is_object_and_verb_of_a_known_family(kind: EventType) -> None:
-    assert re.fullmatch(r"(process|file|socket|monitor)_[a-z]+", kind.name)
+    assert re.fullmatch(r"(process|file|socket|kernel|monitor)_[a-z_]+", kind.name)
     assert (kind.lane == "made") == (kind.name.startswith("monitor") or kind.name == "process_found")
-    assert kind.object == kind.name.split("_")[0] or kind.object == "" or kind.name == "process_exec"
+    assert kind.object == kind.name.split("_")[0] or kind.object == "" or kind.name in ("process_exec", "process_namespace")
 
 
 @each_event
@@ -121,4 +121,7 @@ def test_close_reasons_are_numbered_as_in_the_programs(repository: Path) -> None
 
 def test_the_minimal_profile_keeps_processes_and_connections() -> None:
     kept = {kind.name for kind in events.EVENTS if "minimal" in kind.profiles and kind.lane != "made"}
-    assert kept == {"process_fork", "process_exec", "process_exit", "socket_listen", "socket_connect", "socket_accept"}
+    processes = {kind.name for kind in events.EVENTS if kind.name.startswith(("process_", "kernel_"))} - {
+        "process_found"
+    }
+    assert kept == processes | {"socket_listen", "socket_connect", "socket_accept"}

@@ -306,6 +306,100 @@ _Static_assert(sizeof(struct ancestor) == 16, "ancestor");
 _Static_assert(__builtin_offsetof(struct ancestor, start) == 0, "ancestor.start");
 _Static_assert(__builtin_offsetof(struct ancestor, tgid) == 8, "ancestor.tgid");
 
+struct credentials {
+  u32 uid;  /* real user id */
+  u32 gid;  /* real group id */
+  u32 suid;  /* saved user id */
+  u32 sgid;  /* saved group id */
+  u32 euid;  /* effective user id */
+  u32 egid;  /* effective group id */
+  u32 fsuid;  /* user id for files */
+  u32 fsgid;  /* group id for files */
+  u32 securebits;  /* SECBIT_* */
+  u32 user_ns;  /* user namespace */
+  u64 inheritable;  /* capability sets, a bit each */
+  u64 permitted;
+  u64 effective;
+  u64 bounding;
+  u64 ambient;
+  u32 groups;  /* number of supplementary groups */
+  u32 groups_at;  /* low half of their list's address: another list, another address */
+};
+_Static_assert(sizeof(struct credentials) == 88, "credentials");
+_Static_assert(__builtin_offsetof(struct credentials, uid) == 0, "credentials.uid");
+_Static_assert(__builtin_offsetof(struct credentials, gid) == 4, "credentials.gid");
+_Static_assert(__builtin_offsetof(struct credentials, suid) == 8, "credentials.suid");
+_Static_assert(__builtin_offsetof(struct credentials, sgid) == 12, "credentials.sgid");
+_Static_assert(__builtin_offsetof(struct credentials, euid) == 16, "credentials.euid");
+_Static_assert(__builtin_offsetof(struct credentials, egid) == 20, "credentials.egid");
+_Static_assert(__builtin_offsetof(struct credentials, fsuid) == 24, "credentials.fsuid");
+_Static_assert(__builtin_offsetof(struct credentials, fsgid) == 28, "credentials.fsgid");
+_Static_assert(__builtin_offsetof(struct credentials, securebits) == 32, "credentials.securebits");
+_Static_assert(__builtin_offsetof(struct credentials, user_ns) == 36, "credentials.user_ns");
+_Static_assert(__builtin_offsetof(struct credentials, inheritable) == 40, "credentials.inheritable");
+_Static_assert(__builtin_offsetof(struct credentials, permitted) == 48, "credentials.permitted");
+_Static_assert(__builtin_offsetof(struct credentials, effective) == 56, "credentials.effective");
+_Static_assert(__builtin_offsetof(struct credentials, bounding) == 64, "credentials.bounding");
+_Static_assert(__builtin_offsetof(struct credentials, ambient) == 72, "credentials.ambient");
+_Static_assert(__builtin_offsetof(struct credentials, groups) == 80, "credentials.groups");
+_Static_assert(__builtin_offsetof(struct credentials, groups_at) == 84, "credentials.groups_at");
+
+struct namespaces {
+  u32 mnt_ns;  /* inode number, as in /proc/PID/ns */
+  u32 uts_ns;  /* inode number, as in /proc/PID/ns */
+  u32 ipc_ns;  /* inode number, as in /proc/PID/ns */
+  u32 net_ns;  /* inode number, as in /proc/PID/ns */
+  u32 pid_ns_for_children;  /* inode number, as in /proc/PID/ns */
+  u32 cgroup_ns;  /* inode number, as in /proc/PID/ns */
+  u32 time_ns;  /* inode number, as in /proc/PID/ns */
+  u32 user_ns;  /* inode number, as in /proc/PID/ns */
+};
+_Static_assert(sizeof(struct namespaces) == 32, "namespaces");
+_Static_assert(__builtin_offsetof(struct namespaces, mnt_ns) == 0, "namespaces.mnt_ns");
+_Static_assert(__builtin_offsetof(struct namespaces, uts_ns) == 4, "namespaces.uts_ns");
+_Static_assert(__builtin_offsetof(struct namespaces, ipc_ns) == 8, "namespaces.ipc_ns");
+_Static_assert(__builtin_offsetof(struct namespaces, net_ns) == 12, "namespaces.net_ns");
+_Static_assert(__builtin_offsetof(struct namespaces, pid_ns_for_children) == 16, "namespaces.pid_ns_for_children");
+_Static_assert(__builtin_offsetof(struct namespaces, cgroup_ns) == 20, "namespaces.cgroup_ns");
+_Static_assert(__builtin_offsetof(struct namespaces, time_ns) == 24, "namespaces.time_ns");
+_Static_assert(__builtin_offsetof(struct namespaces, user_ns) == 28, "namespaces.user_ns");
+
+struct target {
+  u64 start;  /* start time of the thread group leader, CLOCK_BOOTTIME ns */
+  u32 tgid;  /* process id */
+  u32 tid;  /* thread id */
+  u32 euid;  /* effective user id */
+  u32 pad;
+  u8 comm[16];  /* thread name */
+};
+_Static_assert(sizeof(struct target) == 40, "target");
+_Static_assert(__builtin_offsetof(struct target, start) == 0, "target.start");
+_Static_assert(__builtin_offsetof(struct target, tgid) == 8, "target.tgid");
+_Static_assert(__builtin_offsetof(struct target, tid) == 12, "target.tid");
+_Static_assert(__builtin_offsetof(struct target, euid) == 16, "target.euid");
+_Static_assert(__builtin_offsetof(struct target, pad) == 20, "target.pad");
+_Static_assert(__builtin_offsetof(struct target, comm) == 24, "target.comm");
+
+struct program {
+  u32 id;  /* the kernel's number of the BPF program */
+  u32 type;  /* BPF_PROG_TYPE_* */
+  u32 attach;  /* BPF_* attach type that it expects */
+  u32 length;  /* instructions */
+  u32 link;  /* number of the link, 0: none */
+  u32 pad;
+  u8 tag[8];  /* hash of the instructions */
+  u8 name[16];  /* its name */
+};
+_Static_assert(sizeof(struct program) == 48, "program");
+_Static_assert(__builtin_offsetof(struct program, id) == 0, "program.id");
+_Static_assert(__builtin_offsetof(struct program, type) == 4, "program.type");
+_Static_assert(__builtin_offsetof(struct program, attach) == 8, "program.attach");
+_Static_assert(__builtin_offsetof(struct program, length) == 12, "program.length");
+_Static_assert(__builtin_offsetof(struct program, link) == 16, "program.link");
+_Static_assert(__builtin_offsetof(struct program, pad) == 20, "program.pad");
+_Static_assert(__builtin_offsetof(struct program, tag) == 24, "program.tag");
+_Static_assert(__builtin_offsetof(struct program, name) == 32, "program.name");
+
 struct file_open_event {
   u16 type;  /* event id, or a definition's */
   u16 units;  /* length in units of 64 bytes */
@@ -552,6 +646,10 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define PROCESS_EXEC 17
 #define PROCESS_EXIT 18
 #define PROCESS_FOUND 19
+#define PROCESS_CREDENTIALS 20
+#define PROCESS_SIGNAL 21
+#define PROCESS_PTRACE 22
+#define PROCESS_NAMESPACE 23
 #define FILE_OPEN 32
 #define FILE_READ 33
 #define FILE_WRITE 34
@@ -567,6 +665,8 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define FILE_TRUNCATE 44
 #define FILE_XATTR 45
 #define FILE_MEMFD 88
+#define FILE_MOUNT 89
+#define FILE_UMOUNT 90
 #define SOCKET_BIND 48
 #define SOCKET_LISTEN 49
 #define SOCKET_CONNECT 50
@@ -574,6 +674,9 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define SOCKET_SEND 52
 #define SOCKET_RECEIVE 53
 #define SOCKET_CLOSE 54
+#define KERNEL_MODULE 80
+#define KERNEL_BPF 81
+#define KERNEL_IO_URING 82
 #define KF_HOOKED 1024
 #define KF_CREATED 256
 #define KF_CLAIMED 1
@@ -607,3 +710,10 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define BLOB_CONTEXT 20
 #define BLOB_ANCESTORS 21
 #define BLOB_PARENT_EXECUTABLE 22
+#define BLOB_TEXT2 14
+#define BLOB_BEFORE 15
+#define BLOB_AFTER 16
+#define BLOB_GROUPS 17
+#define BLOB_NAMESPACES 18
+#define BLOB_TARGET 19
+#define BLOB_PROGRAM 23

@@ -6,6 +6,7 @@ The only place that knows an event's fields; holds data, never behaviour.
 from __future__ import annotations
 
 from monitor.events.files import FILES
+from monitor.events.kernel import KERNEL
 from monitor.events.monitors import MONITORS
 from monitor.events.processes import PROCESSES
 from monitor.events.records import *
@@ -13,7 +14,7 @@ from monitor.events.shown import *
 from monitor.events.sockets import SOCKETS
 from monitor.model import EventType, Layout
 
-EVENTS: tuple[EventType, ...] = (*PROCESSES, *FILES, *SOCKETS, *MONITORS)
+EVENTS: tuple[EventType, ...] = (*PROCESSES, *FILES, *SOCKETS, *KERNEL, *MONITORS)
 EVENT = {event.name: event for event in EVENTS}
 EVENT_BY_ID = {event.id: event for event in EVENTS}
 

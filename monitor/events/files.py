@@ -84,4 +84,13 @@ FILES: tuple[EventType, ...] = (
               (Shown("ebpf.flags", "keyword", "MFD_CLOEXEC and others"),
                source("file (the kernel's file object); caller: of a failed call"), CLAIM), "file", "process -> file",
               "python3 -c 'import os; os.memfd_create(\"x\")'", FOLD),
+    EventType(89, "file_mount", "control", "A file system was mounted or moved, or a mount's flags were changed (remount, bind, propagation).",
+              "file", ("creation",), "mount", EXIT, ("mount", "move_mount"), (), (*TASK_BLOBS, *NAMED, *NAMED2, "text", "text2"),
+              (Shown("ebpf.mount.source", "keyword", "device, directory or other source"), Shown("ebpf.mount.type", "keyword", "file system type"),
+               Shown("ebpf.flags", "keyword", "MS_RDONLY and others; of move_mount MOVE_MOUNT_*"), EARLIER,
+               source("file (of move_mount: the mount that the descriptor holds, at its place); hook (where the kernel allows one); caller (else)"), CLAIM),
+              "file", "process -> file", "mount -t tmpfs none DIRECTORY", FOLD),
+    EventType(90, "file_umount", "control", "A file system was unmounted.", "file", ("deletion",), "unmount", EXIT, ("umount", "umount2"), (),
+              (*TASK_BLOBS, *NAMED), (Shown("ebpf.flags", "keyword", "MNT_DETACH and others"), source(BY_NAME), CLAIM), "file", "process -> file",
+              "umount DIRECTORY", FOLD),
 )

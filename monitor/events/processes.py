@@ -5,7 +5,18 @@ Holds data, never behaviour.
 
 from __future__ import annotations
 
-from monitor.events.shown import CLAIM, CONTEXT_BLOBS, CONTEXT_SHOWN, CUT, REDACTED_SHOWN, TASK_BLOBS, source
+from monitor.events.shown import (
+    CLAIM,
+    CONTEXT_BLOBS,
+    CONTEXT_SHOWN,
+    CREDENTIALS_SHOWN,
+    CUT,
+    NAMED,
+    REDACTED_SHOWN,
+    TARGET_SHOWN,
+    TASK_BLOBS,
+    source,
+)
 from monitor.model import EventType, Shown
 
 PROCESSES: tuple[EventType, ...] = (
@@ -33,4 +44,36 @@ PROCESSES: tuple[EventType, ...] = (
                Shown("process.command_line", "keyword", "the arguments joined by spaces"),
                *CUT, REDACTED_SHOWN, Shown("ebpf.scanned", "boolean", "from the scan at start: it was there before the monitor")), edge="process",
               trigger="systemctl start ebpf-monitor"),
+    EventType(20, "process_credentials", "control",
+              "The ids or capabilities of a thread changed: what the kernel holds before and after, whatever call did it. A call that changed "
+              "nothing is no event; a failed one is.", "process", ("change",), "uid_change", "tp_btf/sys_exit, tp_btf/sched_process_exec",
+              ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups", "setuid32", "setgid32",
+               "setreuid32", "setregid32", "setresuid32", "setresgid32", "setfsuid32", "setfsgid32", "setgroups32", "capset", "prctl"),
+              (), (*TASK_BLOBS, "before", "after", "groups"),
+              (*CREDENTIALS_SHOWN, Shown("process.thread.capabilities.effective", "keyword", "capabilities in effect after the act"),
+               Shown("process.thread.capabilities.permitted", "keyword", "capabilities that may be taken after the act")), edge="process changes",
+              trigger="setpriv --reuid 65534 --clear-groups true"),
+    EventType(21, "process_signal", "control",
+              "A process sent a signal: one event for each receiver. Signals of the kernel's own (a child's end, a fault, a timer) are not events.",
+              "process", ("change",), "signal", "tp_btf/signal_generate, tp_btf/sys_exit",
+              ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"), (), (*TASK_BLOBS, "target"),
+              (*TARGET_SHOWN, Shown("ebpf.signal.number", "long", "the signal"), Shown("ebpf.signal.name", "keyword", "its name"),
+               Shown("ebpf.signal.result", "keyword", "delivered, ignored, already_pending, overflow_fail or lose_info"), CLAIM),
+              edge="process -> process", trigger="kill -TERM PID"),
+    EventType(22, "process_ptrace", "control",
+              "A process traced another one or changed its registers or memory (ptrace), or read or wrote its memory (process_vm_readv, "
+              "process_vm_writev). Requests that only look or let a tracee go on are not events.", "process", ("change",), "ptrace",
+              "tp_btf/sys_exit", ("ptrace", "process_vm_readv", "process_vm_writev"), (), (*TASK_BLOBS, "target"),
+              (*TARGET_SHOWN, Shown("ebpf.ptrace.request", "keyword", "PTRACE_ATTACH and others; of PTRACE_TRACEME the parent becomes the tracer")),
+              edge="process <-> process", trigger="strace -p PID"),
+    EventType(23, "process_namespace", "control",
+              "A process went to other namespaces or to another root directory. Of clone with CLONE_NEW* the subject is the child.",
+              "process", ("change",), "namespace_change", "tp_btf/sys_exit, tp_btf/sched_process_fork",
+              ("unshare", "setns", "chroot", "pivot_root", "clone", "clone3"), (), (*TASK_BLOBS, *NAMED, "namespaces"),
+              (Shown("ebpf.flags", "keyword", "kinds of namespaces: CLONE_NEWNS and others"),
+               *(Shown("ebpf.namespace." + name, "keyword", f"{doc} namespace after the act, as in /proc/PID/ns") for name, doc in (
+                   ("mnt", "mount"), ("uts", "host name"), ("ipc", "IPC"), ("net", "network"), ("pid_for_children", "pid"), ("cgroup", "cgroup"),
+                   ("time", "time"), ("user", "user"))),
+               source("file (the kernel's root directory of the process); caller: of a failed call"), CLAIM), "file",
+              edge="process changes", trigger="unshare -m true"),
 )

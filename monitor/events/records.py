@@ -152,7 +152,35 @@ CONTEXT = Layout("context", (
 """What a process belongs to, in fork, exec and found records."""
 ANCESTOR = Layout("ancestor", (Field("start", "u64", doc="start, CLOCK_BOOTTIME ns"), Field("tgid", "u64", doc="process id")))
 
-LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR)
+CREDENTIALS = Layout("credentials", (
+    Field("uid", "u32", doc="real user id"), Field("gid", "u32", doc="real group id"),
+    Field("suid", "u32", doc="saved user id"), Field("sgid", "u32", doc="saved group id"),
+    Field("euid", "u32", doc="effective user id"), Field("egid", "u32", doc="effective group id"),
+    Field("fsuid", "u32", doc="user id for files"), Field("fsgid", "u32", doc="group id for files"),
+    Field("securebits", "u32", doc="SECBIT_*"), Field("user_ns", "u32", doc="user namespace"),
+    Field("inheritable", "u64", doc="capability sets, a bit each"), Field("permitted", "u64"), Field("effective", "u64"),
+    Field("bounding", "u64"), Field("ambient", "u64"),
+    Field("groups", "u32", doc="number of supplementary groups"),
+    Field("groups_at", "u32", doc="low half of their list's address: another list, another address"),
+))
+NAMESPACES = Layout("namespaces", tuple(
+    Field(name, "u32", doc="inode number, as in /proc/PID/ns")
+    for name in ("mnt_ns", "uts_ns", "ipc_ns", "net_ns", "pid_ns_for_children", "cgroup_ns", "time_ns", "user_ns")
+))
+TARGET = Layout("target", (
+    Field("start", "u64", doc="start time of the thread group leader, CLOCK_BOOTTIME ns"), Field("tgid", "u32", doc="process id"),
+    Field("tid", "u32", doc="thread id"), Field("euid", "u32", doc="effective user id"), Field("pad", "u32"),
+    Field("comm", "u8[16]", doc="thread name"),
+))
+PROGRAM = Layout("program", (
+    Field("id", "u32", doc="the kernel's number of the BPF program"), Field("type", "u32", doc="BPF_PROG_TYPE_*"),
+    Field("attach", "u32", doc="BPF_* attach type that it expects"), Field("length", "u32", doc="instructions"),
+    Field("link", "u32", doc="number of the link, 0: none"), Field("pad", "u32"),
+    Field("tag", "u8[8]", doc="hash of the instructions"), Field("name", "u8[16]", doc="its name"),
+))
+"""Blobs of a fixed form."""
+
+LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR, CREDENTIALS, NAMESPACES, TARGET, PROGRAM)
 
 BLOBS = (
     Blob("executable", 1, "process.executable", "keyword", "path of the running program: kernel's mm->exe_file"),
@@ -171,5 +199,12 @@ BLOBS = (
     Blob("context", 20, "process.session_leader.pid", "long", "what the process belongs to (context)"),
     Blob("ancestors", 21, "ebpf.ancestors", "keyword", "who started the process, nearest first (ancestor, ...)"),
     Blob("parent_executable", 22, "", "", "of a session leader: its parent's program"),
+    Blob("text2", 14, "", "", "a further one: type of a file system, the kernel's name of a module"),
+    Blob("before", 15, "", "", "credentials before the act"),
+    Blob("after", 16, "", "", "credentials after it"),
+    Blob("groups", 17, "", "", "supplementary groups after it, 32 bits each, at most 64"),
+    Blob("namespaces", 18, "", "", "namespaces of the process after the act"),
+    Blob("target", 19, "", "", "the other process"),
+    Blob("program", 23, "", "", "a BPF program"),
 )
 BLOB = {blob.name: blob for blob in BLOBS}

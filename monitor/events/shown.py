@@ -123,3 +123,20 @@ ASKED_MODE = Shown("ebpf.requested.mode", "keyword", "permissions asked for, oct
 OBJECT = ("file (the kernel's file object, of a call by descriptor); hook (a hook of the kernel, where it allows one); "
           "caller (of a call by name, else)")
 BY_NAME = "hook (a hook of the kernel, where it allows one); caller (else, and of a failed call)"
+_SET = (("uid", "real user id"), ("euid", "effective user id"), ("suid", "saved user id"), ("fsuid", "user id for files"),
+        ("gid", "real group id"), ("egid", "effective group id"), ("sgid", "saved group id"), ("fsgid", "group id for files"),
+        ("user_ns", "user namespace"), ("securebits", "SECBIT_*, hexadecimal"), ("inheritable", "capability set, hexadecimal as in /proc/PID/status"),
+        ("permitted", "capability set"), ("effective", "capability set"), ("bounding", "capability set"), ("ambient", "capability set"))
+CREDENTIALS_SHOWN = (
+    Shown("ebpf.credentials.changed", "keyword", "what is not as it was"),
+    *(Shown(f"ebpf.credentials.{when}.{name}", "keyword", f"{doc}, {when} the act") for when in ("before", "after") for name, doc in _SET),
+    Shown("ebpf.credentials.after.groups", "keyword", "supplementary groups, at most 64, if they were set"),
+    Shown("ebpf.requested.ids", "keyword", "ids that the call asked for; -1: unchanged"),
+)
+"""What a change of credentials says. `before` is absent of a thread that was not seen before."""
+TARGET_SHOWN = (
+    Shown("ebpf.target.pid", "long", "process id of the other process; as the caller numbered it, where entity_id is absent"),
+    Shown("ebpf.target.entity_id", "keyword", "its stable id"), Shown("ebpf.target.thread.id", "long", "its thread"),
+    Shown("ebpf.target.thread.name", "keyword", "that thread's name"), Shown("ebpf.target.user.id", "keyword", "its effective user id"),
+)
+"""What names another process that an act is about."""

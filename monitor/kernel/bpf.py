@@ -24,6 +24,7 @@ import numpy.typing as npt
 PROG_TYPE_RAW_TRACEPOINT: Final = 17
 PROG_TYPE_TRACING: Final = 26
 ATTACH_TRACE_RAW_TP: Final = 23
+ATTACH_TRACE_FENTRY: Final = 24
 ATTACH_TRACE_ITER: Final = 28  # with PROG_TYPE_TRACING: "tp_btf", a raw tracepoint with typed arguments
 MAP_TYPE_HASH: Final = 1
 MAP_TYPE_ARRAY: Final = 2

@@ -21,15 +21,29 @@ from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes
 from monitor.kernel.btf import Btf
 from monitor.kernel.probes import TAILS
 
-SOURCES = ("generated/events.h", "common.h", "path.h", "context.h", "process.c", "file.c", "names.c", "socket.c")
+SOURCES = (
+    "generated/events.h",
+    "common.h",
+    "path.h",
+    "context.h",
+    "process.c",
+    "file.c",
+    "names.c",
+    "privilege.c",
+    "kernel.c",
+    "socket.c",
+)
 HOOKS = {
     "sys_exit": "sys_exit",
     "sched_process_fork": "sched_process_fork",
     "sched_process_exec": "sched_process_exec",
     "sched_process_exit": "sched_process_exit",
+    "signal_generate": "signal_generate",
 }
+OPTIONAL_HOOKS = {"module_load": "tp_btf/module_load"}
+"""programs for hooks that not every kernel has, and where they go; pins.features finds out which"""
 ON_DEMAND = ("whoami", "found")
-PRIVATE_MAPS = ("lineage", "arguments", "known", "sent", "verdicts", "scratch", "jump")
+PRIVATE_MAPS = ("lineage", "arguments", "kept", "module_names", "known", "sent", "verdicts", "scratch", "jump")
 MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
@@ -59,6 +73,14 @@ class Shape:
     casts: bool
     task_regs: bool
     commit: int = 8 << 20
+    optional: tuple[str, ...] = ()
+    """those of OPTIONAL_HOOKS that this kernel takes"""
+
+    @property
+    def hooks(self) -> dict[str, str]:
+        """Name of each program that is attached, and where: "tp_btf/sys_exit"."""
+        found = {name: f"tp_btf/{hook}" for name, hook in HOOKS.items()}
+        return found | {name: OPTIONAL_HOOKS[name] for name in self.optional}
 
     @property
     def mirror_bytes(self) -> int:
@@ -72,7 +94,16 @@ class Shape:
         return self.sent, self.tasks, tasks, tasks + self.cpus * self.tasks * TASK_ENTRY, self.ring - 1
 
 
-def shape(cpus: int, ring_bytes: int, control_bytes: int, *, perf: bool, casts: bool, task_regs: bool) -> Shape:
+def shape(
+    cpus: int,
+    ring_bytes: int,
+    control_bytes: int,
+    *,
+    perf: bool,
+    casts: bool,
+    task_regs: bool,
+    optional: tuple[str, ...] = (),
+) -> Shape:
     """Divides the totals over the CPUs, rounding down to powers of two."""
 
     def power(value: int, least: int) -> int:
@@ -88,6 +119,7 @@ def shape(cpus: int, ring_bytes: int, control_bytes: int, *, perf: bool, casts: 
         perf,
         casts,
         task_regs,
+        optional=optional,
     )
 
 
@@ -115,6 +147,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "NSESSION": made.sessions,
         "NVERDICT": 4096,
         "NLINEAGE": 16384,
+        "NKEPT": 32768,
         "COMMIT": made.commit,
         "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
         "CONTROL_PERF": int(made.perf),
@@ -168,14 +201,14 @@ def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
         index[module[name].map_fd] = len(maps)
         maps.append([name, about.type, about.key_size, about.value_size, about.max_entries, about.flags])
     programs = {}
-    for name in dict.fromkeys((*TAILS, *HOOKS, *ON_DEMAND)):
+    for name in dict.fromkeys((*TAILS, *made.hooks, *ON_DEMAND)):
         code = bytearray(module.dump_func(name.encode()))
         for at in range(0, len(code), 8):
             if code[at] == _LOAD_ADDRESS and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
                 descriptor = int.from_bytes(code[at + 4 : at + 8], "little")
                 code[at + 4 : at + 8] = index[descriptor].to_bytes(4, "little")
         programs[name] = base64.b64encode(code).decode()
-    return {"maps": maps, "programs": programs}
+    return {"maps": maps, "programs": programs, "hooks": made.hooks}
 
 
 def compile_in_child(made: Shape) -> dict[str, Any]:
@@ -196,7 +229,8 @@ def compile_in_child(made: Shape) -> dict[str, Any]:
 
 def main() -> int:
     """The child: reads a shape from standard input, writes what was compiled to standard output."""
-    made = Shape(**json.load(sys.stdin))
+    given = json.load(sys.stdin)
+    made = Shape(**given | {"optional": tuple(given["optional"])})
     try:
         json.dump(compiled(made, Btf()), sys.stdout)
     except (CompileError, BccMissing, probes.ProbeError, bpf.BpfError, OSError) as error:

@@ -17,17 +17,22 @@ from typing import Any
 
 from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
-from monitor.kernel.compile import HOOKS, MAPS, CompileError, Shape, compile_in_child
+from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape, compile_in_child
 from monitor.kernel.loops import with_jumps_back
 from monitor.kernel.probes import TAILS
 
-PINNED = (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*HOOKS, "whoami", "found")))
-"""what `build` pins"""
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 _CALL, _SET_R0, _CMPXCHG_R0 = 0x85, 0x7FFF0003, 0x7FFF0004
+_KFUNCS = {0x7FFF0005: "bpf_task_from_vpid", 0x7FFF0006: "bpf_task_release"}
+"""marked calls of kernel functions: made only where the kernel has them (HAVE_TASK_FROM_PID)"""
 _LOADS, _JUMPS = (0, 1, 4, 7), (5, 6)  # instruction classes that write a register; that leave the straight line
 _MOVE_R1_TO_R0 = bytes((0xBF, 0x10, 0, 0, 0, 0, 0, 0))
 _CMPXCHG = bytes((0xDB, 0x32, 0, 0, 0xF1, 0, 0, 0))  # BPF_ATOMIC | BPF_DW, BPF_CMPXCHG: r0 = cmpxchg(r2, r0, r3)
+
+
+def pinned(made: Shape) -> tuple[str, ...]:
+    """What `build` pins."""
+    return (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*made.hooks, *ON_DEMAND)))
 
 
 def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def _read(cache: Path) -> dict[str, Any] | None:
             found: dict[str, Any] = json.load(file)
         except ValueError:
             return None
-    return found if {"maps", "programs"} <= found.keys() else None
+    return found if {"maps", "programs", "hooks"} <= found.keys() else None
 
 
 def _keep(cache: Path, found: dict[str, Any]) -> None:
@@ -88,10 +93,19 @@ def _compare_and_swap(code: bytearray) -> None:
             raise CompileError("swap_if: the compiler put something between the marks that may change r0")
 
 
+def _call_kernel(code: bytearray, btf: Btf) -> None:
+    """Patches the marked calls of kernel functions: source register BPF_PSEUDO_KFUNC_CALL, the function's BTF number."""
+    for at in range(0, len(code), 8):
+        name = _KFUNCS.get(int.from_bytes(code[at + 4 : at + 8], "little")) if code[at] == _CALL else None
+        if name is not None:
+            code[at : at + 8] = bytes((_CALL, 0x20, 0, 0)) + (btf.func_id(name) or 0).to_bytes(4, "little")
+
+
 def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
     """The instructions with map descriptors for indices and the loader's marks patched."""
     patched = bytearray(bpf.patch(code, cast_func_id=btf.func_id("bpf_rdonly_cast")))
     _compare_and_swap(patched)
+    _call_kernel(patched, btf)
     for at in range(0, len(patched), 8):
         if patched[at] == _LOAD_ADDRESS and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
             index = int.from_bytes(patched[at + 4 : at + 8], "little")
@@ -100,38 +114,63 @@ def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
 
 
 def _target(btf: Btf, hook: str) -> int:
-    found = btf.func_id("bpf_iter_task") if hook == "iter" else btf.typedef_id("btf_trace_" + hook)
+    kind, _, name = hook.partition("/")
+    found = btf.typedef_id("btf_trace_" + name) if kind == "tp_btf" else btf.func_id(name)
     if not found:
-        raise CompileError(f"this kernel has no {'task iterator' if hook == 'iter' else 'tracepoint ' + hook}")
+        raise CompileError(f"this kernel has no {hook}")
     return found
 
 
-def _load(name: str, code: bytes, maps: list[int], btf: Btf) -> int:
+_ATTACH = {"tp_btf": bpf.ATTACH_TRACE_RAW_TP, "fentry": bpf.ATTACH_TRACE_FENTRY, "iter": bpf.ATTACH_TRACE_ITER}
+
+
+def _load(name: str, code: bytes, maps: list[int], btf: Btf, hook: str = "tp_btf/sys_exit") -> int:
     linked = _linked(code, maps, btf)
     if name == "whoami":
         return bpf.prog_load(linked, name=name, prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT)
-    hook = "iter" if name == "found" else HOOKS.get(name, "sys_exit")
-    attach = bpf.ATTACH_TRACE_ITER if name == "found" else bpf.ATTACH_TRACE_RAW_TP
+    if name == "found":
+        hook = "iter/bpf_iter_task"
     return bpf.prog_load(
         linked,
         name=name[:15],
         prog_type=bpf.PROG_TYPE_TRACING,
-        expected_attach_type=attach,
+        expected_attach_type=_ATTACH[hook.partition("/")[0]],
         attach_btf_id=_target(btf, hook),
     )
+
+
+_EMPTY = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))  # return 0
+
+
+def takes(btf: Btf, hook: str) -> bool:
+    """May a program be attached there? Tries with one that does nothing."""
+    try:
+        attach_to, kind = _target(btf, hook), _ATTACH[hook.partition("/")[0]]
+        program = bpf.prog_load(
+            _EMPTY, name="probe", prog_type=bpf.PROG_TYPE_TRACING, expected_attach_type=kind, attach_btf_id=attach_to
+        )
+    except (CompileError, bpf.BpfError):
+        return False
+    try:
+        os.close(bpf.raw_tracepoint_open(program, None))
+    except bpf.BpfError:
+        return False
+    finally:
+        os.close(program)
+    return True
 
 
 def build(compiled: dict[str, Any], directory: Path) -> None:
     """Makes the maps, loads the programs, pins them below `directory`. Programs are not attached yet: `attach` does that once
     the maps are filled. Programs are verified side by side. Raises CompileError, BpfError."""
-    btf, maps, programs = Btf(), [], {}
+    btf, maps, programs, hooks = Btf(), [], {}, compiled["hooks"]
     try:
         for name, kind, key, value, entries, flags in compiled["maps"]:
             maps.append(bpf.map_create(kind, key, value, entries, flags, name))
         names = [entry[0] for entry in compiled["maps"]]
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             jobs = {
-                name: pool.submit(_load, name, base64.b64decode(code), maps, btf)
+                name: pool.submit(_load, name, base64.b64decode(code), maps, btf, hooks.get(name, "tp_btf/sys_exit"))
                 for name, code in compiled["programs"].items()
             }
             programs = {name: job.result() for name, job in jobs.items()}
@@ -141,7 +180,7 @@ def build(compiled: dict[str, Any], directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True)
         for name in (*MAPS, "jump"):
             bpf.obj_pin(maps[names.index(name)], directory / f"map_{name}")
-        for name in (*HOOKS, "whoami", "found"):
+        for name in (*hooks, *ON_DEMAND):
             bpf.obj_pin(programs[name], directory / f"prog_{name}")
     except (bpf.BpfError, OSError):
         shutil.rmtree(directory, ignore_errors=True)
@@ -154,10 +193,11 @@ def build(compiled: dict[str, Any], directory: Path) -> None:
 def attach(directory: Path) -> tuple[str, ...]:
     """Attaches every pinned program that has no pinned link yet; the names that were attached."""
     done = []
-    for name in HOOKS:
+    for pin in sorted(directory.glob("prog_*")):
+        name = pin.name.removeprefix("prog_")
         link = directory / f"link_{name}"
-        if not link.exists():
-            program = bpf.obj_get(directory / f"prog_{name}")
+        if name not in ON_DEMAND and not link.exists():
+            program = bpf.obj_get(pin)
             descriptor = bpf.raw_tracepoint_open(program, None)
             bpf.obj_pin(descriptor, link)
             os.close(descriptor)

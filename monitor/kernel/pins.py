@@ -62,6 +62,14 @@ def features() -> dict[str, bool]:
     return found
 
 
+def optional_hooks() -> tuple[str, ...]:
+    """Those of compile.OPTIONAL_HOOKS that this kernel has and lets one attach to, found by trying with an empty program."""
+    from monitor.kernel.btf import Btf
+
+    btf = Btf()
+    return tuple(name for name, hook in compile.OPTIONAL_HOOKS.items() if loader.takes(btf, hook))
+
+
 def others(pin_dir: Path, keep: Path) -> list[Path]:
     """Captures of other layouts below `pin_dir`; what has not the name of one may be pinned by other programs."""
     if not pin_dir.is_dir():
@@ -78,8 +86,8 @@ def open_capture(pin_dir: Path, made: Shape, cache_dir: Path | None = None) -> t
     """
     directory = pin_dir / compile.digest(made)
     if directory.is_dir():
-        attached = all((directory / f"link_{name}").exists() for name in compile.HOOKS)
-        if attached or all((directory / name).exists() for name in loader.PINNED):
+        attached = all((directory / f"link_{name}").exists() for name in made.hooks)
+        if attached or all((directory / name).exists() for name in loader.pinned(made)):
             with contextlib.suppress(bpf.BpfError):  # something is missing or is not what it should be: built anew
                 return Capture(directory, made), attached
         loader.remove(directory)

@@ -12,19 +12,33 @@ from monitor.events import EVENT
 from monitor.kernel.btf import Btf
 
 _MEMBERS = """
-task_struct: tgid pid cred comm self_exec_id start_boottime group_leader real_parent files fs mm signal cgroups exit_code
+task_struct: tgid pid cred comm self_exec_id start_boottime group_leader real_parent files fs mm signal cgroups exit_code nsproxy
 task_struct: thread_info.status
 files_struct: fdt fd_array
 fdtable: fd max_fds
 file: f_path.dentry f_path.mnt f_inode f_flags f_mode private_data
 dentry: d_parent d_name.hash_len d_name.name d_inode d_hash.pprev
 inode: i_ino i_generation i_mode i_size i_sb i_uid i_gid
-super_block: s_dev s_magic
-vfsmount: mnt_root
-mount: mnt mnt_ns mnt_parent mnt_mountpoint
+super_block: s_dev s_magic s_type
+file_system_type: name
+vfsmount: mnt_root mnt_sb
+mount: mnt mnt_ns mnt_parent mnt_mountpoint mnt_devname
 mnt_namespace: ns.inum
-cred: uid gid euid egid
-fs_struct: pwd.mnt pwd.dentry
+cred: uid gid euid egid securebits cap_inheritable cap_ambient user_ns group_info
+user_namespace: ns.inum
+group_info: ngroups gid
+nsproxy: mnt_ns uts_ns ipc_ns net_ns pid_ns_for_children cgroup_ns time_ns
+uts_namespace: ns.inum
+ipc_namespace: ns.inum
+net: ns.inum
+pid_namespace: ns.inum
+cgroup_namespace: ns.inum
+time_namespace: ns.inum
+kernel_siginfo: si_code
+bpf_prog: type expected_attach_type len tag aux
+bpf_prog_aux: id name attach_func_name
+bpf_link: id prog
+fs_struct: pwd.mnt pwd.dentry root.mnt root.dentry
 mm_struct: exe_file arg_start arg_end
 signal_struct: live.counter flags group_exit_code pids tty
 task_struct: pid_links
@@ -60,7 +74,23 @@ _RENAMED = {
     "sock__v6_rcv_saddr": (("sock", "__sk_common.skc_v6_rcv_saddr"),),
     "sock__v6_daddr": (("sock", "__sk_common.skc_v6_daddr"),),
 }
-_CAST_TYPES = ("files_struct", "file", "mount", "dentry", "inode", "socket", "unix_sock")
+# what a kernel may be built without: 0 then, and nothing that is made reads it
+_OPTIONAL = (("io_ring_ctx", "flags"), ("io_ring_ctx", "sq_entries"), ("module", "name"))
+_CAST_TYPES = (
+    "bpf_prog",
+    "bpf_link",
+    "io_ring_ctx",
+    "files_struct",
+    "file",
+    "mount",
+    "dentry",
+    "inode",
+    "socket",
+    "unix_sock",
+)
+
+_NUMBERED = ("close", "execve", "execveat", "kill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+"""calls whose numbers the programs know"""
 
 
 class ProbeError(Exception):
@@ -82,6 +112,8 @@ def offsets(btf: Btf) -> dict[str, int]:
         if at is None:
             raise ProbeError(f"this kernel has no member {candidates[0][0]}.{candidates[0][1]}")
         found["OFF_" + name] = at
+    found |= {f"OFF_{struct}__{member}": btf.offset(struct, member) or 0 for struct, member in _OPTIONAL}
+    found["HAVE_TASK_FROM_PID"] = int(btf.func_id("bpf_task_from_vpid") is not None)
     for struct in _CAST_TYPES:
         found["ID_" + struct] = btf.type_id(struct) or 0
     login, session = btf.offset("task_struct", "loginuid"), btf.offset("task_struct", "sessionid")
@@ -96,11 +128,12 @@ def offsets(btf: Btf) -> dict[str, int]:
     for name, fallback in (("PIDTYPE_TGID", 1), ("PIDTYPE_PGID", 2), ("PIDTYPE_SID", 3)):
         found[name] = btf.enum_value("pid_type", name) or fallback
     numbers = {call.name: call.number for call in TABLES.get(platform.machine(), ())}
-    found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in ("close", "execve", "execveat")}
+    found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in _NUMBERED}
     return found
 
 
 OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, NAMES, OBJECT, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
+CREDENTIALS, NAMESPACE, TRACING, SIGNAL, KERNEL = range(15, 20)
 TAILS = (
     "sys_exit",
     "define_task",
@@ -115,19 +148,30 @@ TAILS = (
     "sweep_range",
     "socket_record",
     "object",
+    "credentials",
+    "namespace",
+    "tracing",
+    "signal_failed",
+    "kernel_act",
 )
 """Programs that are reached by tail calls, in the order of the jump table."""
 _PROGRAMS = {
     CLOSE_RANGE: "sweep_range",
     NAMES: "names",
     OBJECT: "object",
+    CREDENTIALS: "credentials",
+    NAMESPACE: "namespace",
+    TRACING: "tracing",
+    SIGNAL: "signal_failed",
+    KERNEL: "kernel_act",
     EXEC: "process_failed",
     FORK: "process_failed",
     **dict.fromkeys((CONNECT, BIND, LISTEN, ACCEPT), "socket_control"),
 }
 """Operation -> the program that records it, where that is not sys_exit itself."""
 FAILURES, RMDIR = 0x400000, 0x800000
-NOT_A_PATH = 15
+NOT_A_PATH = RETURNED = 15
+OPTION, PIDFD = 0x200, 0x400  # of the rarer operations
 SOCKETCALL = 0xFF
 """Every socket call of old 32-bit programs: the programs look its real operation up."""
 LEFT_OUT, ADDRESS, MSG, MMSG, AT, COMPAT, FLAGS2, HANDLE, PAIR = (0x100 << i for i in range(9))
@@ -145,7 +189,8 @@ class Call:
 
     `event` is the event that it is, where the operation alone does not say so. Then follow which argument is what (1: the
     first, 0: there is none): the name, the directory descriptor it starts from (of an object: its descriptor), a second
-    name and its directory (NOT_A_PATH: it is another string), and two plain values.
+    name and its directory (NOT_A_PATH: it is another string), and two plain values. A descriptor may be the one that the
+    call made (RETURNED).
     """
 
     name: str
@@ -226,8 +271,50 @@ _X86 = (
     Call("lremovexattr", 198, 236, NAMES, "file_xattr", where=1, second=2, dir2=NOT_A_PATH),
     Call("fremovexattr", 199, 237, OBJECT, "file_xattr", dir=1, second=2),
     Call("removexattrat", 466, 466, NAMES, "file_xattr", where=2, dir=1, second=4, dir2=NOT_A_PATH),
-    Call("memfd_create", 319, 356, OBJECT, "file_memfd", second=1, value=2),
-    Call("memfd_secret", 447, 447, OBJECT, "file_memfd", value=1),
+    Call("memfd_create", 319, 356, OBJECT, "file_memfd", dir=RETURNED, second=1, value=2),
+    Call("memfd_secret", 447, 447, OBJECT, "file_memfd", dir=RETURNED, value=1),
+    Call("setuid", 105, 23, CREDENTIALS, "process_credentials"),
+    Call("setuid32", -1, 213, CREDENTIALS, "process_credentials"),
+    Call("setgid", 106, 46, CREDENTIALS, "process_credentials"),
+    Call("setgid32", -1, 214, CREDENTIALS, "process_credentials"),
+    Call("setreuid", 113, 70, CREDENTIALS, "process_credentials"),
+    Call("setreuid32", -1, 203, CREDENTIALS, "process_credentials"),
+    Call("setregid", 114, 71, CREDENTIALS, "process_credentials"),
+    Call("setregid32", -1, 204, CREDENTIALS, "process_credentials"),
+    Call("setresuid", 117, 164, CREDENTIALS, "process_credentials"),
+    Call("setresuid32", -1, 208, CREDENTIALS, "process_credentials"),
+    Call("setresgid", 119, 170, CREDENTIALS, "process_credentials"),
+    Call("setresgid32", -1, 210, CREDENTIALS, "process_credentials"),
+    Call("setfsuid", 122, 138, CREDENTIALS, "process_credentials"),
+    Call("setfsuid32", -1, 215, CREDENTIALS, "process_credentials"),
+    Call("setfsgid", 123, 139, CREDENTIALS, "process_credentials"),
+    Call("setfsgid32", -1, 216, CREDENTIALS, "process_credentials"),
+    Call("setgroups", 116, 81, CREDENTIALS, "process_credentials"),
+    Call("setgroups32", -1, 206, CREDENTIALS, "process_credentials"),
+    Call("capset", 126, 185, CREDENTIALS, "process_credentials"),
+    Call("prctl", 157, 172, CREDENTIALS | OPTION, "process_credentials"),
+    Call("unshare", 272, 310, NAMESPACE | OPTION, "process_namespace", value=1),
+    Call("setns", 308, 346, NAMESPACE, "process_namespace", dir=1, value=2),
+    Call("chroot", 161, 61, NAMESPACE, "process_namespace", where=1),
+    Call("pivot_root", 155, 217, NAMESPACE, "process_namespace", where=1),
+    Call("ptrace", 101, 26, TRACING | OPTION, "process_ptrace", dir=2, value=1),
+    Call("process_vm_readv", 310, 347, TRACING, "process_ptrace", dir=1),
+    Call("process_vm_writev", 311, 348, TRACING, "process_ptrace", dir=1),
+    Call("kill", 62, 37, SIGNAL | FAILURES, "process_signal", dir=1, value=2),
+    Call("tkill", 200, 238, SIGNAL | FAILURES, "process_signal", dir=1, value=2),
+    Call("tgkill", 234, 270, SIGNAL | FAILURES, "process_signal", dir=2, value=3),
+    Call("rt_sigqueueinfo", 129, 178, SIGNAL | FAILURES, "process_signal", dir=1, value=2),
+    Call("rt_tgsigqueueinfo", 297, 335, SIGNAL | FAILURES, "process_signal", dir=2, value=3),
+    Call("pidfd_send_signal", 424, 424, SIGNAL | PIDFD | FAILURES, "process_signal", dir=1, value=2),
+    Call("mount", 165, 21, NAMES, "file_mount", where=2, second=1, dir2=NOT_A_PATH, value=4),
+    Call("move_mount", 429, 429, NAMES, "file_mount", where=4, dir=3, second=2, dir2=1, value=5),
+    Call("umount", -1, 22, NAMES, "file_umount", where=1),
+    Call("umount2", 166, 52, NAMES, "file_umount", where=1, value=2),
+    Call("init_module", 175, 128, KERNEL, "kernel_module", second=3),
+    Call("finit_module", 313, 350, KERNEL, "kernel_module", dir=1, second=2, value=3),
+    Call("delete_module", 176, 129, KERNEL, "kernel_module", second=1, value=2),
+    Call("bpf", 321, 357, KERNEL, "kernel_bpf", dir=RETURNED, value=1),
+    Call("io_uring_setup", 425, 425, KERNEL, "kernel_io_uring", dir=RETURNED, value=1),
     Call("execve", 59, 11, EXEC | FAILURES),
     Call("execveat", 322, 358, EXEC | AT | FAILURES),
     Call("fork", 57, 2, FORK | FAILURES),

@@ -1,6 +1,5 @@
 """Folding loses no operation: whatever happens to descriptors, the totals of a file and process add up exactly."""
 
-
 from __future__ import annotations
 
 import json

@@ -132,7 +132,10 @@ def test_a_full_disk_stops_nothing_and_what_is_not_written_is_counted_exactly(
     filler = small / "filler"
     _fill(filler)
     acts = Acts(program, tmp_path / "acts", "mixed", rate=8000)
-    wait_for(lambda: monitor.output.count("lines could not be written: ENOSPC") >= 3, what=f"batches are given up: {monitor.output}")
+    wait_for(
+        lambda: monitor.output.count("lines could not be written: ENOSPC") >= 3,
+        what=f"batches are given up: {monitor.output}",
+    )
     filler.unlink()
     wait_for(lambda: monitor.seen('"reason":"ENOSPC"'), what="the loss is recorded")
     performed = acts.stop()
