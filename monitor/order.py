@@ -74,7 +74,7 @@ class Order:
     def look(self) -> None:
         """Sees what has arrived: sets the cut, the heads and reads the control lane up to now."""
         accounts, cpus = self.capture.accounts, self.cpus
-        self._looked, self._settled = self.capture.marks(), b""
+        self._looked, self._settled = self._marks(), b""
         cut = self.capture.cut(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         busy, numbered = accounts[:, rings.BUSY].copy(), accounts[:, rings.SEQ].copy()
         busy |= accounts[:, rings.BUSY]
@@ -92,12 +92,16 @@ class Order:
         if not self._heap and taken == self._looked:
             self._settled = taken
 
+    def _marks(self) -> bytes:
+        """Changes whenever a record was written to a ring or an event was numbered, in either lane."""
+        return self.capture.accounts[:, rings.HEAD : rings.SEQ + 1].tobytes()
+
     def settled(self) -> bool:
         """Nothing has come since a look of which everything is taken: another one would only move the cut, as this does."""
-        if not self._settled or self._settled != self.capture.marks():
+        if not self._settled or self._settled != self._marks():
             return False
         cut = self.capture.cut(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        if self._settled != self.capture.marks():
+        if self._settled != self._marks():
             return False
         self.state[fastpath.CUT] = cut
         return True

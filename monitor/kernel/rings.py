@@ -190,10 +190,6 @@ class Capture:
                 cut = min(cut, since)
         return cut
 
-    def marks(self) -> bytes:
-        """Changes whenever a record was written to a ring or an event was numbered, in either lane."""
-        return self.accounts[:, HEAD : SEQ + 1].tobytes()
-
     def fill(self) -> float:
         """How full the fullest ring is, 0..1."""
         used = self.accounts[:, HEAD] - self.accounts[:, TAIL]
