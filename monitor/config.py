@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_args, get_origin
 
-from monitor import config_file
+from monitor import config_file, rotation
 from monitor.config_file import Node, Refused, absolute_path, choice, described, dotted, integer, mismatch, nearest
 from monitor.config_keys import KEYS, Config, EsConfig, Key, Labels
 
@@ -228,7 +228,16 @@ def read(sources: Sources) -> Loaded:
             shown = config_file.printable(place.file, 4096)
             message = f"a secret in a file that others can read; take that away: chmod o-r {shown}"
             raise ConfigError(message, file=place.file, line=place.line, key=key.name)
+    _one_rotator(config, reader.places)
     return Loaded(config, reader.places, files)
+
+
+def _one_rotator(config: Config, places: dict[str, Place]) -> None:
+    rule = rotation.rule_for(config.events_dir / "events.jsonl") if config.rotate_bytes else None
+    if rule is not None:
+        place = places["rotate_bytes"]
+        message = f"the log would be rotated twice: by rotate_bytes, and by logrotate's section at {rule}; set one of them off"
+        raise ConfigError(message, file=place.file, line=place.line, key="rotate_bytes")
 
 
 def load(path: Path) -> Config:

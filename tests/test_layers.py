@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("ship", "sinks"),  # the log to where people search
     ),
     # one declaration per key
-    "configuration": ("config", "config_keys", "config_file", "embedded"),
+    "configuration": ("config", "config_keys", "config_file", "embedded", "rotation"),
     # the catalogue: data
     "catalogue": ("events", "fields", "mapping"),
     # types, no input or output
