@@ -99,6 +99,7 @@ static inline u32 blob_context(struct scratch *s, u32 o, u64 task) {
     u64 inode = 0, sb = 0; KL(inode, f, OFF_file__f_inode); KL(sb, inode, OFF_inode__i_sb);
     KL(e->exe_ctime, inode, OFF_inode__ctime); x = 0; KL4(x, inode, OFF_inode__ctime_nsec); e->exe_ctime_nsec = x;
     KL(e->exe_size, inode, OFF_inode__i_size); KL(e->exe_magic, sb, OFF_super_block__s_magic);
+    KL(e->exe_ino, inode, OFF_inode__i_ino); x = 0; KL4(x, sb, OFF_super_block__s_dev); e->exe_dev = x;
   }
   x = tgid == e->session;
   if (x) { u64 up; LD(up, task, OFF_task_struct__real_parent); first_peer(up, e); }

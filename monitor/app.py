@@ -143,6 +143,8 @@ class Monitor(Startup):
     def _inventory(self, scanned: list[bytes]) -> None:
         """The processes that are there already, but those that an adopted capture has told of."""
         scanned.sort(key=lambda raw: int(decode.control(raw).values["start"]))  # those who started others come first
+        for raw in scanned if self.options.record else ():
+            self.recorder.found(raw)
         if self.adopted:
             for raw in scanned:
                 self.pipeline.remember(raw)
@@ -157,6 +159,7 @@ class Monitor(Startup):
             original = known.args_bytes if known is not None and same and known.args_truncated else 0
             masked = self.redactor.arguments(given, cut=original > 0) if self.redactor else None
             block = b"".join(argument + b"\0" for argument in masked or given)
+            raw = self.hasher.record(raw) if self.hasher is not None else raw
             self.pipeline.found(raw, block, original, redacted=masked is not None)
             if not self.pipeline.room:
                 self._commit()
@@ -182,9 +185,10 @@ class Monitor(Startup):
                 self._each_second()
             if now >= next_beat:
                 next_beat = now + self.config.heartbeat_interval_s
-                self.pipeline.make(
-                    "monitor_heartbeat", {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}}
-                )
+                members: Document = {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}}
+                if self.hasher is not None:
+                    members["hash"] = self.hasher.status()
+                self.pipeline.make("monitor_heartbeat", members)
             if now >= next_totals:
                 next_totals = now + self.config.fold_interval_s
                 self.pipeline.report_open()
@@ -214,6 +218,7 @@ class Monitor(Startup):
             self.order.settle()
         for members in self.ledger.losses(self.order.take_gaps(), f"{self.epoch:016x}"):
             self._loss(members)
+        self._late_hashes()
         self.lines_taken = self.pipeline.lines
         if self.pipeline.lines:  # else nothing is freed: a reader that is killed now reads those definitions again
             self._commit()
@@ -222,6 +227,17 @@ class Monitor(Startup):
             self.pipeline.committed()
             self.capture.commit.mark_done()
         return not whole
+
+    def _late_hashes(self) -> None:
+        while self.hasher is not None and self.pipeline.room and (answer := self.hasher.answer()) is not None:
+            self.pipeline.hashed(answer)
+
+    def _last_hashes(self) -> None:
+        """A moment for those who still wait; then the thread ends."""
+        if self.hasher is not None:
+            self.hasher.wait(1.0)
+            self._late_hashes()
+            self.hasher.close()
 
     def _commit(self) -> None:
         """Brings the batch into the log. A log that cannot be written is tried again until the rings press."""
@@ -354,6 +370,7 @@ class Monitor(Startup):
             "adopted": self.adopted,
             "time": time.time(),
             "ledger": self.ledger.balance(),
+            "hash": self.hasher.status() if self.hasher is not None else None,
         }
 
     def _tell_service(self, now: float) -> None:
@@ -399,6 +416,7 @@ class Monitor(Startup):
         if not self.keeps_capture:
             loader.detach(self.capture.directory)
         self._drain()
+        self._last_hashes()
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
         self._commit()
         if self.follower is not None:

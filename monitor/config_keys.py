@@ -241,6 +241,10 @@ class Config:
     args_limit_bytes: int = _key(
         8192, "How much of a program's arguments is recorded.", unit="bytes", minimum=64, maximum=16384, live=True,
     )
+    hash: bool = _key(True, "SHA-256 of executables, read off the hot path; off: no file is ever opened for it.", live=True)
+    hash_max_bytes: int = _key(
+        256 * MIB, "Larger executables get no hash.", unit="bytes", minimum=1, maximum=64 * GIB, live=True
+    )
     redact: bool = _key(
         True, "Mask secrets in arguments before anything is written: log, `ebpf.raw` and recordings.", live=True
     )

@@ -36,6 +36,8 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
         found.action, thread = processacts.credentials(record, extra)
     elif family == "process":
         process = _process(record, found, extra)
+        if "sha256" in record.blobs:
+            process["hash"] = {"sha256": record.blobs["sha256"].hex()}
     elif family == "file":
         found = fileacts.control(record, extra)
     else:

@@ -15,6 +15,7 @@ from monitor import decode, describe, encode, events, fastpath, names, sessions,
 from monitor.clock import WallClock, rfc3339
 from monitor.decode import DecodeError, Record
 from monitor.encode import Document, Names, Origin
+from monitor.hashing import Answer
 from monitor.kernel.rings import TAIL
 from monitor.mirror import Mirror
 from monitor.naming import Tasks
@@ -232,6 +233,27 @@ class Pipeline:
             self.origin, record.kind, self.clock.wall_ns(boot), boot, int(self._state[fastpath.SEQUENCE]), extra
         )
         self._append(encode.line(shown | sections))
+        self._made += 1
+
+    def hashed(self, answer: Answer) -> None:
+        """Adds the document of a hash that came late."""
+        asker, version, raw = answer.asker, answer.version, dict[str, str]()
+        boot = answer.boot_ns
+        process = {
+            "entity_id": self.tasks.entity(asker.pid, asker.start),
+            "pid": asker.pid,
+            "executable": names.put(raw, "process.executable", asker.path),
+            "hash": {"sha256": answer.sha256},
+        }
+        about = {
+            "inode": str(version.inode),
+            "device": encode.device(version.device),
+            "size": version.size,
+            "ctime": rfc3339(version.ctime_ns),
+        }
+        kind, sequence = events.EVENT["process_hash"], int(self._state[fastpath.SEQUENCE])
+        shown = encode.made(self.origin, kind, self.clock.wall_ns(boot), boot, sequence, {"raw": raw} if raw else {})
+        self._append(encode.line(shown | {"file": about, "process": process}))
         self._made += 1
 
     def remember(self, raw: bytes) -> None:

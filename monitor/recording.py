@@ -21,9 +21,10 @@ from monitor import fastpath
 from monitor.kernel.compile import SLACK, Shape
 from monitor.kernel.rings import ACCOUNT_WORDS, HEAD, Capture, memory
 
-VERSION = 1
+VERSION = 2
+_READS = (1, 2)  # 2: the processes that the scan found
 _FRAME = struct.Struct("<BIqI")
-BULK, CONTROL, LOOK, MIRROR, CPU = range(1, 6)
+BULK, CONTROL, LOOK, MIRROR, CPU, FOUND = range(1, 7)
 
 
 class RecordingError(Exception):
@@ -46,6 +47,10 @@ class Recorder:
     def _frame(self, kind: int, number: int, position: int, data: bytes) -> None:
         self._file.write(_FRAME.pack(kind, number, position, len(data)))
         self._file.write(data)
+
+    def found(self, raw: bytes) -> None:
+        """A process that the scan at start found: who belongs to whom follows from it."""
+        self._frame(FOUND, 0, 0, raw)
 
     def look(self, cut: int, offset_ns: int, cpus: Any, controls: list[bytes]) -> None:
         """What came since the last look: the rings' bytes up to the heads, control records, the cut, the clock."""
@@ -94,8 +99,8 @@ def read(path: Path) -> tuple[dict[str, Any], Iterator[Frame]]:
         version = header["ebpf-monitor-recording"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordingError(f"{path}: not a recording: the first line is not its header") from error
-    if version != VERSION:
-        raise RecordingError(f"{path}: version {version}; this program reads {VERSION}")
+    if version not in _READS:
+        raise RecordingError(f"{path}: version {version}; this program reads {_READS[0]} and {_READS[1]}")
     return header, _frames(path, file)
 
 
@@ -107,7 +112,7 @@ def _frames(path: Path, file: BinaryIO) -> Iterator[Frame]:
                 raise RecordingError(f"{path}: byte {at}: a frame's header is cut")
             kind, number, position, size = _FRAME.unpack(head)
             data = file.read(size)
-            if kind not in (BULK, CONTROL, LOOK, MIRROR, CPU) or len(data) < size:
+            if kind not in (BULK, CONTROL, LOOK, MIRROR, CPU, FOUND) or len(data) < size:
                 raise RecordingError(f"{path}: byte {at}: frame of type {kind} with {len(data)} of {size} bytes")
             yield Frame(kind, number, position, data)
 

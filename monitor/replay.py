@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from monitor import recording
 from monitor.clock import WallClock
+from monitor.decode import DecodeError
 from monitor.encode import Origin
 from monitor.enrich import HostFacts, UserNames
 from monitor.fastpath import EXPECTED, POS
@@ -19,7 +20,7 @@ from monitor.kernel.rings import Capture
 from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.pipeline import Pipeline
-from monitor.recording import CPU, RecordingError, ReplayCapture
+from monitor.recording import CPU, FOUND, RecordingError, ReplayCapture
 
 
 class _RecordedClock(WallClock):
@@ -70,6 +71,7 @@ def replay(path: Path, scratch: Path) -> Iterator[bytes]:
     order = Order(cast(Capture, capture))
     users = UserNames(scratch / "passwd", scratch / "group")
     pipeline: Pipeline | None = None
+    found: list[bytes] = []
     for frame in frames:
         if frame.kind == CPU:
             order.cpus[frame.number, POS], order.cpus[frame.number, EXPECTED] = (
@@ -77,10 +79,17 @@ def replay(path: Path, scratch: Path) -> Iterator[bytes]:
                 int.from_bytes(frame.data, "little"),
             )
             capture.accounts[frame.number, 0] = frame.position
+        if frame.kind == FOUND:
+            found.append(frame.data)
         if not capture.take(frame):
             continue
         if pipeline is None:
             pipeline = Pipeline(order, origin, Tasks(host, users), clock)
+        try:
+            while found:
+                pipeline.remember(found.pop(0))
+        except DecodeError as error:
+            raise RecordingError(f"{path}: a process that the scan found: {error}") from error
         clock.recorded_ns = int.from_bytes(frame.data, "little", signed=True)
         yield from _look(order, pipeline)
 

@@ -21,6 +21,7 @@ from monitor.durable import read_durable
 from monitor.encode import Origin
 from monitor.enrich import HostFacts, UserNames
 from monitor.fastpath import EXPECTED, POS
+from monitor.hashing import Hasher
 from monitor.instance import Lock, StartError, check_capabilities
 from monitor.kernel import bpf, compile, loader, pins, probes, selftest
 from monitor.kernel.compile import Shape
@@ -58,6 +59,7 @@ class Startup:
     epoch: int = field(default_factory=lambda: secrets.randbits(64) | 1)
     abandoned: list[tuple[str, int]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    hasher: Hasher | None = None
     _configured: tuple[object, ...] = ()
 
     def open(self) -> None:
@@ -137,13 +139,26 @@ class Startup:
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
         self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
         self.order = order
-        self._redact()
+        self._screen()
         if self.options.record:
             self._record(origin)
 
-    def _redact(self) -> None:
+    def _screen(self) -> None:
+        """What a control record goes through before anything else sees it: secrets are masked, a known hash is added."""
         self.redactor = Redactor(self.config.redact_patterns) if self.config.redact else None
-        self.order.screen = self.redactor.record if self.redactor else None
+        if self.hasher is not None and (not self.config.hash or self.hasher.max_bytes != self.config.hash_max_bytes):
+            self.hasher.close()
+            self.hasher = None
+        if self.hasher is None and self.config.hash:
+            self.hasher = Hasher(self.config.hash_max_bytes)
+        steps = [one.record for one in (self.redactor, self.hasher) if one is not None]
+
+        def screen(raw: bytes) -> bytes:
+            for step in steps:
+                raw = step(raw)
+            return raw
+
+        self.order.screen = screen
 
     def _origin(self) -> Origin:
         return Origin(self.host, f"{self.epoch:016x}", self.config.tags, self.config.labels)
@@ -159,7 +174,7 @@ class Startup:
         )
         if (wanted.tags, wanted.labels) != (before.tags, before.labels):
             self.pipeline.rename(self._origin())
-        self._redact()
+        self._screen()
         self._configured = ()
         self.configure()
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from monitor import encode, events
+from monitor import encode, events, hashing
 from monitor.retention import Range
 from tests.fakes import (
     BOOT_NS,
@@ -241,6 +241,7 @@ SCENES: dict[str, Scene] = {
         **_IDENTITY,
     ),
     "process_exec.ssh": _ssh_login,
+    "process_exec.hash": _control("process_exec", _EXEC | {"sha256": bytes.fromhex("7f" * 32)}, nr=EXECVE, **_IDENTITY),
     "process_exec.redacted": _control(
         "process_exec", _EXEC | {"args": b"mysql\0-p[redacted]\0"}, nr=EXECVE, kf=events.REDACTED, **_IDENTITY
     ),
@@ -599,7 +600,10 @@ MADE: dict[str, Callable[[], encode.Document]] = {
     },
     "monitor_config.clock": lambda: {"clock": {"step_ns": -3_600_000_000_000}},
     "monitor_config.log": lambda: {"log": {"notice": "the log was renamed: a new one was begun"}},
-    "monitor_heartbeat": lambda: {"ledger": _ledger()},
+    "monitor_heartbeat": lambda: {
+        "ledger": _ledger(),
+        "hash": {"known": 411, "computed": 90, "skipped": dict.fromkeys(hashing.REASONS, 0) | {"gone": 2}},
+    },
 }
 """Golden name -> the members of `ebpf` of a document that the monitor makes itself."""
 
@@ -623,6 +627,15 @@ FOUND: dict[str, tuple[bytes, bytes, int]] = {
 """Golden name -> a record of the scan at start, the arguments that /proc shows, and their length if it shows less."""
 
 
+HASHED: dict[str, hashing.Answer] = {
+    f"process_hash{variant}": hashing.Answer(
+        hashing.Asker(300, 7_000_000_001, path, 0xEF53), hashing.Version(253 << 20 | 2, 77, WALL_NS - 10**15, 6_839_896), "7f" * 32, BOOT_NS
+    )
+    for variant, path in (("", b"/usr/bin/python3.11"), (".non_utf8", b"/srv/caf\xe9"))
+}
+"""Golden name -> the answer that came late."""
+
+
 def line(name: str) -> bytes:
     """The line of one golden, through the real stages."""
     if name in MADE:
@@ -633,6 +646,9 @@ def line(name: str) -> bytes:
         bench.pipeline.rename(LABELLED)
     if name in FOUND:
         bench.pipeline.found(*FOUND[name])
+        return bytes(bench.pipeline.batch)
+    if name in HASHED:
+        bench.pipeline.hashed(HASHED[name])
         return bytes(bench.pipeline.batch)
     SCENES[name](bench.kernel)
     return bench.drain().splitlines(keepends=True)[-1]

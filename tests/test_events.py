@@ -66,7 +66,7 @@ def test_bulk_records_share_their_beginning(kind: EventType) -> None:
 @each_event
 def test_name_is_object_and_verb_of_a_known_family(kind: EventType) -> None:
     assert re.fullmatch(r"(process|file|socket|kernel|monitor)_[a-z_]+", kind.name)
-    assert (kind.lane == "made") == (kind.name.startswith("monitor") or kind.name == "process_found")
+    assert (kind.lane == "made") == (kind.name.startswith("monitor") or kind.name in ("process_found", "process_hash"))
     assert kind.object == kind.name.split("_")[0] or kind.object == "" or kind.name in ("process_exec", "process_namespace")
 
 
@@ -107,7 +107,7 @@ def shown_members() -> list[Field | Shown]:
 
 def test_paths_are_dotted_names_with_a_type_and_a_meaning() -> None:
     for member in shown_members():
-        assert re.fullmatch(r"@timestamp|tags|labels|[a-z_]+(\.[A-Za-z_]+)+", member.path), member
+        assert re.fullmatch(r"@timestamp|tags|labels|[a-z_]+(\.[A-Za-z0-9_]+)+", member.path), member
         assert member.es in ES_TYPES, member
         assert member.doc, member
 
@@ -122,6 +122,7 @@ def test_close_reasons_are_numbered_as_in_the_programs(repository: Path) -> None
 def test_the_minimal_profile_keeps_processes_and_connections() -> None:
     kept = {kind.name for kind in events.EVENTS if "minimal" in kind.profiles and kind.lane != "made"}
     processes = {kind.name for kind in events.EVENTS if kind.name.startswith(("process_", "kernel_"))} - {
-        "process_found"
+        "process_found",
+        "process_hash",
     }
     assert kept == processes | {"socket_listen", "socket_connect", "socket_accept"}

@@ -17,7 +17,7 @@ from monitor.model import SCHEMA
 from tests import scenes
 from tests.fakes import leaves
 
-NAMES = sorted({**scenes.SCENES, **scenes.MADE, **scenes.FOUND})
+NAMES = sorted({**scenes.SCENES, **scenes.MADE, **scenes.FOUND, **scenes.HASHED})
 FILES = sorted(path.name.removesuffix(".json") for path in generate.GOLDENS.glob("*.json"))
 TOP = (
     "@timestamp",
@@ -50,6 +50,7 @@ PROCESS = (
     "args_count",
     "command_line",
     "working_directory",
+    "hash",
     "exit_code",
     "parent",
     "real_user",

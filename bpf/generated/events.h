@@ -274,29 +274,31 @@ struct context {
   s64 exe_ctime;  /* of the executable: ctime in seconds */
   u64 exe_size;  /* its size in bytes */
   u64 exe_magic;  /* magic number of its file system */
+  u64 exe_ino;  /* its inode */
   u32 session;  /* session id: the leader's process id */
   u32 group;  /* process group id: the leader's process id */
   u32 tty;  /* controlling terminal as the kernel's dev_t, 0: none */
   u32 exe_ctime_nsec;  /* nanoseconds of exe_ctime */
   u16 peer_family;  /* of a session leader: the first TCP connection of its parent; 0: none */
   u16 peer_port;  /* remote port, host byte order */
-  u32 pad;
+  u32 exe_dev;  /* its device */
   u8 peer[16];  /* remote address, IPv4 in the first 4 bytes */
 };
-_Static_assert(sizeof(struct context) == 80, "context");
+_Static_assert(sizeof(struct context) == 88, "context");
 _Static_assert(__builtin_offsetof(struct context, session_start) == 0, "context.session_start");
 _Static_assert(__builtin_offsetof(struct context, group_start) == 8, "context.group_start");
 _Static_assert(__builtin_offsetof(struct context, exe_ctime) == 16, "context.exe_ctime");
 _Static_assert(__builtin_offsetof(struct context, exe_size) == 24, "context.exe_size");
 _Static_assert(__builtin_offsetof(struct context, exe_magic) == 32, "context.exe_magic");
-_Static_assert(__builtin_offsetof(struct context, session) == 40, "context.session");
-_Static_assert(__builtin_offsetof(struct context, group) == 44, "context.group");
-_Static_assert(__builtin_offsetof(struct context, tty) == 48, "context.tty");
-_Static_assert(__builtin_offsetof(struct context, exe_ctime_nsec) == 52, "context.exe_ctime_nsec");
-_Static_assert(__builtin_offsetof(struct context, peer_family) == 56, "context.peer_family");
-_Static_assert(__builtin_offsetof(struct context, peer_port) == 58, "context.peer_port");
-_Static_assert(__builtin_offsetof(struct context, pad) == 60, "context.pad");
-_Static_assert(__builtin_offsetof(struct context, peer) == 64, "context.peer");
+_Static_assert(__builtin_offsetof(struct context, exe_ino) == 40, "context.exe_ino");
+_Static_assert(__builtin_offsetof(struct context, session) == 48, "context.session");
+_Static_assert(__builtin_offsetof(struct context, group) == 52, "context.group");
+_Static_assert(__builtin_offsetof(struct context, tty) == 56, "context.tty");
+_Static_assert(__builtin_offsetof(struct context, exe_ctime_nsec) == 60, "context.exe_ctime_nsec");
+_Static_assert(__builtin_offsetof(struct context, peer_family) == 64, "context.peer_family");
+_Static_assert(__builtin_offsetof(struct context, peer_port) == 66, "context.peer_port");
+_Static_assert(__builtin_offsetof(struct context, exe_dev) == 68, "context.exe_dev");
+_Static_assert(__builtin_offsetof(struct context, peer) == 72, "context.peer");
 
 struct ancestor {
   u64 start;  /* start, CLOCK_BOOTTIME ns */
@@ -717,3 +719,4 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define BLOB_NAMESPACES 18
 #define BLOB_TARGET 19
 #define BLOB_PROGRAM 23
+#define BLOB_SHA256 24

@@ -55,5 +55,10 @@ MONITORS: tuple[EventType, ...] = (
             ("suppressed.quiet", "quiet objects left out by the profile"),
             ("filtered", "dropped by a rule"), ("unwritten", "could not be written to the log"),
             ("expired", "lines removed by log_min_free before they were shipped"))),
+        Shown("ebpf.hash.known", "long", "processes whose program's hash was known at once"), Shown("ebpf.hash.computed", "long", "files that were read for it"),
+        *(Shown("ebpf.hash.skipped." + name, "long", "processes without a hash: " + doc) for name, doc in (
+            ("too_large", "the file is larger than hash_max_bytes"), ("remote", "a network or FUSE file system, which may hang"),
+            ("gone", "neither the process nor its path led to that version any more"), ("changed", "it changed while it was read"),
+            ("unreadable", "it could not be opened or read"), ("busy", "too many waited"))),
     )),
 )

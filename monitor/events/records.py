@@ -140,13 +140,14 @@ CONTEXT = Layout("context", (
     Field("exe_ctime", "s64", doc="of the executable: ctime in seconds"),
     Field("exe_size", "u64", doc="its size in bytes"),
     Field("exe_magic", "u64", doc="magic number of its file system"),
+    Field("exe_ino", "u64", doc="its inode"),
     Field("session", "u32", doc="session id: the leader's process id"),
     Field("group", "u32", doc="process group id: the leader's process id"),
     Field("tty", "u32", doc="controlling terminal as the kernel's dev_t, 0: none"),
     Field("exe_ctime_nsec", "u32", doc="nanoseconds of exe_ctime"),
     Field("peer_family", "u16", doc="of a session leader: the first TCP connection of its parent; 0: none"),
     Field("peer_port", "u16", doc="remote port, host byte order"),
-    Field("pad", "u32"),
+    Field("exe_dev", "u32", doc="its device"),
     Field("peer", "u8[16]", doc="remote address, IPv4 in the first 4 bytes"),
 ))
 """What a process belongs to, in fork, exec and found records."""
@@ -206,5 +207,6 @@ BLOBS = (
     Blob("namespaces", 18, "", "", "namespaces of the process after the act"),
     Blob("target", 19, "", "", "the other process"),
     Blob("program", 23, "", "", "a BPF program"),
+    Blob("sha256", 24, "process.hash.sha256", "keyword", "of the executable; added by the reader where it knows it"),
 )
 BLOB = {blob.name: blob for blob in BLOBS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from monitor.model import Field, Shown
 
 TASK_BLOBS = ("executable", "cgroup")
-CONTEXT_BLOBS = ("context", "ancestors", "parent_executable")
+CONTEXT_BLOBS = ("context", "ancestors", "parent_executable", "sha256")
 TOTALS = (
     Field("read_count", "u64", "ebpf.read.count", doc="reads or receives since the record before"),
     Field("read_bytes", "u64", "ebpf.read.bytes", doc="their bytes"),
@@ -65,6 +65,9 @@ CONTEXT_SHOWN: tuple[Shown, ...] = (
     Shown("ebpf.systemd.unit", "keyword", "systemd unit, from the cgroup"),
 )
 """What a process belongs to: in fork, exec and found only, all else joins by process.entity_id."""
+
+
+HASH = Shown("process.hash.sha256", "keyword", "of the executable, if it was known at once; else process_hash brings it")
 
 
 def source(doc: str) -> Shown:
