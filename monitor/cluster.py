@@ -109,9 +109,14 @@ class Cluster:
         self, indices: str, query: dict[str, Any], *, source: bool, after: str = "", size: int = _PAGE
     ) -> Iterator[list[Any]]:
         """Documents that a query finds, in the order of event.id, page by page. Raises EsError and ClusterError."""
+        order = [{"event.id": {"order": "asc", "unmapped_type": "keyword"}}]
         body: dict[str, Any] = {
-            "size": size, "query": query, "sort": [{"event.id": "asc"}], "_source": source, "track_total_hits": False,
-        }  # fmt: skip
+            "size": size,
+            "query": query,
+            "sort": order,
+            "_source": source,
+            "track_total_hits": False,
+        }
         while True:
             if after:
                 body["search_after"] = [after]

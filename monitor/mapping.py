@@ -139,6 +139,9 @@ def policy(days: int = RETENTION_DAYS) -> dict[str, Any]:
 
 
 def role(index: str) -> dict[str, Any]:
-    """The least that the shipper needs: it makes documents and indices, sees their mapping, and changes or deletes nothing."""
-    privileges = ["create_doc", "auto_configure", "view_index_metadata", "read"]
+    """The least that the shipper needs: it makes documents and indices, sees which mapping they have, and reads nothing.
+
+    A host that was broken into must not be able to read, change or delete what others recorded.
+    """
+    privileges = ["create_doc", "auto_configure"]
     return {"cluster": ["monitor"], "indices": [{"names": [f"{index}-*"], "privileges": privileges}]}

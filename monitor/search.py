@@ -26,7 +26,7 @@ FAMILIES = tuple(dict.fromkeys(name.split("_", 1)[0] for name in events.EVENT))
 _STAMP = b'{"@timestamp":"'
 _STAMP_END = len(_STAMP) + 30  # RFC 3339 in UTC with nine decimals has one length: bytes compare as times do
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
-_GLOB = re.compile(r"\[[!\]]?[^\]]*\]|[*?]")
+GLOB = re.compile(r"\[[!\]]?[^\]]*\]|[*?]")
 
 
 class FilterError(ValueError):
@@ -61,7 +61,7 @@ def _quoted(text: str) -> bytes:
 
 def _literal(pattern: str) -> bytes:
     """The longest part of a glob that every match contains, as bytes of the line; b"" if there is none."""
-    parts = _GLOB.split(pattern)
+    parts = GLOB.split(pattern)
     texts = [_quoted(one) for one in parts]
     texts[0] = b'"' + texts[0]
     texts[-1] = texts[-1] + b'"'

@@ -29,10 +29,12 @@ from monitor.cli.program import (
     say,
     show,
 )
+from monitor.cli.provisioning import credentials_option
 from monitor.logfiles import Problem
 
 if TYPE_CHECKING:
-    from monitor.search import Found, Search
+    from monitor.config_keys import Config
+    from monitor.search import Filter, Found, Search
 
 
 @main.command()
@@ -160,6 +162,7 @@ def _filter_options(command: Command) -> Command:
         from monitor import search
 
         own = {name: conditions.pop(name) for name in ("follow", "count") if name in conditions}
+        index = {name: conditions.pop(name, None) for name in ("elasticsearch", "host", "credentials_file")}
         since, until = conditions["since_ns"], conditions["until_ns"]
         if since is not None and until is not None and since > until:
             raise click.UsageError("--since is after --until")
@@ -167,6 +170,8 @@ def _filter_options(command: Command) -> Command:
             wanted = search.Filter(**conditions)
         except search.FilterError as error:
             raise click.UsageError(str(error)) from None
+        if index["elasticsearch"]:
+            return _of_index(configuration(path), wanted, form, index["host"], index["credentials_file"])
         problems: list[str] = []
         asked = search.Search(
             directory or configuration(path).events_dir, wanted, lambda one: _problem(problems, one)
@@ -180,6 +185,26 @@ def _filter_options(command: Command) -> Command:
     for option in reversed(_FILTER_OPTIONS):
         found = option(found)
     return found
+
+
+def _of_index(settings: Config, wanted: Filter, form: str, host: str | None, credentials_file: Path | None) -> int:
+    """Shows what the index has of this host, of another one, or of all."""
+    from monitor.cluster import Cluster, ClusterError, with_credentials
+    from monitor.enrich import HostFacts, HostFactsError
+    from monitor.indexed import IndexSearch
+    from monitor.sinks.credentials import CredentialError
+    from monitor.sinks.elasticsearch import EsError
+
+    try:
+        who = None if host == "all" else host or HostFacts.read().agent_id
+        es = with_credentials(settings.es_config, credentials_file)
+        with Cluster(es) as cluster:
+            if cluster.warning:
+                say(cluster.warning)
+            _stream(IndexSearch(cluster, f"{es.es_index}-*", wanted, who).all(), form)
+    except (ClusterError, CredentialError, EsError, HostFactsError) as error:
+        return die(str(error))
+    return EXIT_OK
 
 
 def _problem(problems: list[str], problem: Problem) -> None:
@@ -212,6 +237,9 @@ _TIMES = (
 
 @main.command(epilog=_TIMES)
 @_filter_options
+@click.option("--elasticsearch", is_flag=True, help="Ask the index, not the log. Needs credentials that may read it.")
+@click.option("--host", metavar="NAME", help="... for what this host (a name, or `all`) recorded. Default: this one.")
+@credentials_option
 def search(asked: Search, form: str) -> int:
     """Find events in the log: live, rotated and compressed files, oldest first.
 
@@ -222,6 +250,7 @@ def search(asked: Search, form: str) -> int:
       ebpf-monitor search --event file_open -x --since "10 min ago"
       ebpf-monitor search --path '/etc/*' -u www-data --since yesterday --until today
       ebpf-monitor search -n sshd --event socket -o json | jq .destination
+      ebpf-monitor search --elasticsearch --credentials reader.env --host web2 --path /etc/passwd
     """
     _stream(asked.all(), form)
     return EXIT_OK

@@ -14,6 +14,8 @@ import orjson
 
 from monitor import events
 from monitor.clock import rfc3339
+from monitor.cluster import Cluster
+from monitor.sinks.elasticsearch import NDJSON
 from tests import scenes
 from tests.fakes import HOST, WALL_NS, Bench, facts, sockaddr, socket_definition, spelled
 
@@ -161,3 +163,13 @@ def numbered(documents: Iterable[dict[str, Any]], first: int = 1) -> list[dict[s
 def goldens() -> list[dict[str, Any]]:
     """One document of each variant that the catalogue promises."""
     return [orjson.loads(scenes.line(name)) for name in sorted({**scenes.SCENES, **scenes.MADE, **scenes.FOUND})]
+
+
+def store(cluster: Cluster, documents: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Indexes (index, document) pairs as the shipper does, and makes them visible."""
+    body = b""
+    for index, document in documents:
+        action = {"create": {"_index": index, "_id": document["event"]["id"]}}
+        body += orjson.dumps(action) + b"\n" + orjson.dumps(document) + b"\n"
+    found = cluster.need("POST", "/_bulk?refresh=true", body, {"content-type": NDJSON})
+    assert not found["errors"], [item for item in found["items"] if item["create"]["status"] != 201][:3]

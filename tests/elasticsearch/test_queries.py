@@ -19,7 +19,7 @@ from monitor.cluster import Cluster
 from tests import kql
 from tests.conftest import ROOT
 from tests.elasticsearch.server import Server
-from tests.elasticsearch.story import Story, Who, goldens, numbered
+from tests.elasticsearch.story import Story, Who, goldens, numbered, store
 from tests.fakes import leaves
 
 INDEX = "queries"
@@ -200,12 +200,7 @@ class Corpus:
         """Indexes documents, numbered on; their ids."""
         added = numbered(documents, len(self.documents) + 1)
         self.documents += added
-        body = b"".join(
-            orjson.dumps({"create": {"_id": one["event"]["id"]}}) + b"\n" + orjson.dumps(one) + b"\n" for one in added
-        )
-        headers = {"content-type": "application/x-ndjson", "accept": "application/json"}
-        found = self.cluster.need("POST", f"/{DAY}/_bulk?refresh=true", body, headers)
-        assert not found["errors"], [item for item in found["items"] if item["create"]["status"] != 201][:3]
+        store(self.cluster, [(DAY, one) for one in added])
         return [one["event"]["id"] for one in added]
 
     def ids(self, text: str, among: list[str] | None = None) -> set[str]:
