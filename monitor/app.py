@@ -34,6 +34,7 @@ from monitor.ledger import State, is_unwritten, retold, unwritten
 from monitor.log import LogError
 from monitor.notify import Notifier, Progress, Service
 from monitor.retention import Going
+from monitor.ship.state import on_heartbeat
 from monitor.startup import Options, Startup
 from monitor.status import losses
 
@@ -185,7 +186,8 @@ class Monitor(Startup):
                 self._each_second()
             if now >= next_beat:
                 next_beat = now + self.config.heartbeat_interval_s
-                members: Document = {"ledger": {k: v for k, v in self.ledger.balance().items() if k != "balanced"}}
+                told = on_heartbeat(self.config.output_dir / "ship", f"{self.epoch:016x}", self.ledger.balance())
+                members: Document = {"ledger": told}
                 if self.hasher is not None:
                     members["hash"] = self.hasher.status()
                 self.pipeline.make("monitor_heartbeat", members)

@@ -110,6 +110,10 @@ LOSSES = Dashboard(
         Panel("Not written or not readable, by host", "table", "ebpf.event: monitor_heartbeat", ("host.name",), (
             Metric("unwritten", "max", "ebpf.ledger.unwritten"), Metric("quarantined", "max", "ebpf.ledger.quarantined"),
             Metric("torn", "max", "ebpf.ledger.torn"), Metric("died", "max", "ebpf.ledger.died"))),
+        Panel("Delivery by host", "table", "ebpf.event: monitor_heartbeat and ebpf.ledger.lag: *", ("host.name",), (
+            Metric("lag", "max", "ebpf.ledger.lag"), Metric("dead letters", "max", "ebpf.ledger.dead_letter"),
+            Metric("conflicts", "max", "ebpf.ledger.conflict"), Metric("delivered", "max", "ebpf.ledger.created"), LAST_SEEN),
+              doc="The worst of the time shown. Lag: lines that are not delivered; conflicts: ids that another document had."),
         Panel("Refused by the rings, by host", "table", "ebpf.event: monitor_heartbeat", ("host.name",), (
             Metric("bulk ring", "max", "ebpf.ledger.refused.ring_full"),
             Metric("control ring", "max", "ebpf.ledger.refused.control_full"),

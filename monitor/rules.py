@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
          "Indexers that run without privileges.", threshold=("process.entity_id", 50)),
     Rule("Executable never seen before on a host", "This program was not started on this host in the two weeks before.",
          _EXEC, "low", "Execution", "T1036", "New software.", new_terms=("host.name", "process.executable")),
-    Rule("Kernel module loaded", "Code was added to the kernel.", "ebpf.event: kernel_module and event.outcome: success", "medium",
+    Rule("Kernel module loaded", "Code was added to the kernel.", "ebpf.event: kernel_module and event.action: load_module and event.outcome: success", "medium",
          "Persistence", "T1547", "Hardware that was plugged in.", needs=("kernel_module",)),
     Rule("Another process's memory taken over", "A process attached to another one as its debugger.",
          "ebpf.event: process_ptrace and event.outcome: success and not process.name: (gdb or strace or ltrace)", "high",

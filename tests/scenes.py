@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from monitor import encode, events, hashing
 from monitor.retention import Range
+from monitor.ship.state import Shipped
 from tests.fakes import (
     BOOT_NS,
     LABELLED,
@@ -542,6 +544,11 @@ def _ledger() -> encode.Document:
     return {name: value for name, value in bench.ledger.balance().items() if name != "balanced"}
 
 
+def _delivered(ledger: encode.Document) -> encode.Document:
+    counts = Counter({"created": 1, "dead_letter": 1, "conflict": 1})
+    return Shipped({}, {"0": counts}).ledger("0", ledger["logged"]) | ledger
+
+
 def _loss() -> encode.Document:
     bench = Bench()
     process(bench.kernel)
@@ -604,6 +611,7 @@ MADE: dict[str, Callable[[], encode.Document]] = {
         "ledger": _ledger(),
         "hash": {"known": 411, "computed": 90, "skipped": dict.fromkeys(hashing.REASONS, 0) | {"gone": 2}},
     },
+    "monitor_heartbeat.delivery": lambda: {"ledger": _delivered(_ledger())},
 }
 """Golden name -> the members of `ebpf` of a document that the monitor makes itself."""
 

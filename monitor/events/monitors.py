@@ -54,7 +54,11 @@ MONITORS: tuple[EventType, ...] = (
             ("suppressed.self", "acts of the monitor"), ("suppressed.profile", "left out by the profile"),
             ("suppressed.quiet", "quiet objects left out by the profile"),
             ("filtered", "dropped by a rule"), ("unwritten", "could not be written to the log"),
-            ("expired", "lines removed by log_min_free before they were shipped"))),
+            ("expired", "lines removed by log_min_free before they were shipped"),
+            ("created", "delivered: documents that Elasticsearch made"), ("duplicate", "delivered before, by an earlier attempt"),
+            ("dead_letter", "rejected by Elasticsearch, kept in dead-letter.jsonl"),
+            ("conflict", "the part of dead_letter whose id belongs to another document"),
+            ("withheld", "left out by es_config.profile"), ("lag", "not delivered yet"))),
         Shown("ebpf.hash.known", "long", "processes whose program's hash was known at once"), Shown("ebpf.hash.computed", "long", "files that were read for it"),
         *(Shown("ebpf.hash.skipped." + name, "long", "processes without a hash: " + doc) for name, doc in (
             ("too_large", "the file is larger than hash_max_bytes"), ("remote", "a network or FUSE file system, which may hang"),

@@ -79,3 +79,10 @@ def read(ship_dir: Path) -> Shipped | None:
             counts[epoch]["created"] += created
             counts[epoch]["dead_letter"] -= created
     return Shipped(status, counts)
+
+
+def on_heartbeat(ship_dir: Path, epoch: str, ledger: dict[str, Any]) -> dict[str, Any]:
+    """The ledger as a heartbeat tells it: with the shipped side, where something is delivered from here."""
+    told = {name: value for name, value in ledger.items() if name != "balanced"}
+    shipped = read(ship_dir)
+    return told if shipped is None else shipped.ledger(epoch, told["logged"]) | told
