@@ -24,7 +24,7 @@ from monitor.config_keys import Config
 from monitor.encode import Document
 from monitor.enrich import HostFactsError
 from monitor.fastpath import CUT
-from monitor.instance import EXIT_OK, StartError, write_file
+from monitor.instance import EXIT_OK, StartError, resident_bytes, write_file
 from monitor.kernel import BccMissing, loader, rings
 from monitor.kernel.compile import CompileError
 from monitor.kernel.control import ControlError
@@ -371,9 +371,17 @@ class Monitor(Startup):
             "events_dir": str(self.config.events_dir),
             "adopted": self.adopted,
             "time": time.time(),
+            "off": self.off(),
+            "cpu_seconds": round(time.process_time(), 3),
+            "resident_bytes": resident_bytes(),
             "ledger": self.ledger.balance(),
             "hash": self.hasher.status() if self.hasher is not None else None,
         }
+
+    def off(self) -> dict[str, str]:
+        """Events that are not recorded, and why."""
+        profile = self.config.profile
+        return {kind.name: f"profile {profile}" for kind in events.EVENTS if profile not in kind.profiles}
 
     def _tell_service(self, now: float) -> None:
         """What the service manager wants to know, when it is due."""

@@ -54,7 +54,7 @@ class Status:
     @property
     def balanced(self) -> bool:
         """The last ledger's equations hold."""
-        return _member(self.last, "ledger").get("balanced") is True
+        return member(self.last, "ledger").get("balanced") is True
 
     @property
     def log_problem(self) -> str:
@@ -70,7 +70,7 @@ class Status:
 
     def document(self) -> dict[str, Any]:
         """For `status --json`."""
-        last, ledger = self.last, _member(self.last, "ledger")
+        last, ledger = self.last, member(self.last, "ledger")
         return {
             "running": self.running, "pid": self.pid, "epoch": last.get("epoch"), "profile": last.get("profile"),
             "uptime_s": None if self.uptime_s is None else round(self.uptime_s, 1),
@@ -91,14 +91,15 @@ class Status:
         return max(0, written - durable) if isinstance(written, int) and isinstance(durable, int) else None
 
 
-def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
+def member(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The member `name` if it is an object, else an empty one: the file may be of another version."""
     found = document.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def losses(ledger: dict[str, Any]) -> dict[str, int]:
     """Events that were seen and are not in the log, by reason, with their `total`."""
-    found = {name: count for name, count in _member(ledger, "refused").items() if isinstance(count, int)}
+    found = {name: count for name, count in member(ledger, "refused").items() if isinstance(count, int)}
     found |= {name: ledger[name] for name in ("died", "quarantined", "unwritten") if isinstance(ledger.get(name), int)}
     return found | {"total": sum(found.values())}
 

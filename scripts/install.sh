@@ -9,7 +9,7 @@ set -eu
 
 PYTHON=/usr/bin/python3
 HOME_DIR=/usr/lib/ebpf-monitor
-UNITS="ebpf-monitor.service ebpf-monitor-ship.service ebpf-monitor-logrotate.service ebpf-monitor-logrotate.timer"
+UNITS="ebpf-monitor.service ebpf-monitor-ship.service ebpf-monitor-metrics.service ebpf-monitor-logrotate.service ebpf-monitor-logrotate.timer"
 TEST_MARK="# test group: only with make test and make check"
 # Needed to build, or only by numba.
 BUILD_ONLY="numba llvmlite setuptools"
@@ -64,7 +64,7 @@ files() { # $1: the tree
     install -m 644 logrotate/ebpf-monitor "$1/etc/logrotate.d/ebpf-monitor"
     # The operator's own: an existing one stays.
     [ -e "$1/etc/ebpf-monitor/config.json" ] || install -m 640 config/config.package.json "$1/etc/ebpf-monitor/config.json"
-    for doc in README.md CHANGELOG.md config/config.sample.json docs/*.md; do install -m 644 "$doc" "$1/usr/share/doc/ebpf-monitor/"; done
+    for doc in README.md CHANGELOG.md config/config.sample.json docs/*.md config/prometheus/*.yml; do install -m 644 "$doc" "$1/usr/share/doc/ebpf-monitor/"; done
     .venv/bin/python scripts/command_files.py "$1/usr/share"
 }
 
@@ -90,7 +90,7 @@ do_install() {
 do_uninstall() { # configuration and log stay
     [ "$(id -u)" -eq 0 ] || die "needs root: sudo make uninstall"
     if [ -d /run/systemd/system ]; then
-        for unit in ebpf-monitor-ship.service ebpf-monitor-logrotate.timer ebpf-monitor.service; do
+        for unit in ebpf-monitor-metrics.service ebpf-monitor-ship.service ebpf-monitor-logrotate.timer ebpf-monitor.service; do
             systemctl disable --quiet --now "$unit" || true
         done
     fi

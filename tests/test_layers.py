@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "composition": ("app", "live", "startup", "instance", "notify"),
     # what people ask for beside capture
     "questions": (
-        *("coverage", "doctor", "generate", "replay", "search", "status", "verify"),
+        *("coverage", "doctor", "generate", "metrics", "replay", "search", "status", "verify"),
         *("cluster", "indexed", "provision", "dashboards", "kibana", "rules"),  # what Elasticsearch and Kibana are given
         *("compact", "display", "timewords"),  # how a question is put, and the answer shown
     ),

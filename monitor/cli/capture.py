@@ -17,12 +17,14 @@ from monitor.cli.program import (
     configuration,
     die,
     finite,
+    listening,
     loaded,
     main,
     numba_cache,
     renderer,
     say,
     show,
+    stop_on_signal,
 )
 
 
@@ -128,6 +130,40 @@ def status(path: Path | None, as_json: bool) -> int:
         return die(str(error))
     show(as_json_text(found.document()) if as_json else module.table(found))
     return found.exit_status
+
+
+@main.command()
+@config_option
+@click.option(
+    "--listen", metavar="[ADDRESS:]PORT", callback=listening, help="Serve /metrics there; by default on 127.0.0.1."
+)
+@click.option("--textfile", type=PATH, metavar="FILE", help="Write FILE for node_exporter (--collector.textfile.directory).")
+def metrics(path: Path | None, listen: tuple[str, int] | None, textfile: Path | None) -> int:
+    """The monitor's state as Prometheus metrics: ledger, lag, CPU, memory, disk.
+
+    Needs no privileges but to read run_dir. The metrics have no authentication: listen on loopback or a network of your own.
+
+    \b
+    Examples:
+      ebpf-monitor metrics
+      ebpf-monitor metrics --listen 9877
+      ebpf-monitor metrics --textfile /var/lib/prometheus/node-exporter/ebpf-monitor.prom
+    """
+    from monitor import metrics as module
+    from monitor import status as state
+
+    run_dir = configuration(path).run_dir
+    if textfile is not None:
+        module.textfile(lambda: state.read(run_dir), textfile)
+    if listen is None:
+        if textfile is None:
+            show(module.text(lambda: state.read(run_dir)).decode())
+        return EXIT_OK
+    server, thread = module.serve(lambda: state.read(run_dir), *listen)
+    say(f"serving http://{listen[0]}:{listen[1]}/metrics")
+    stop_on_signal(server.shutdown)
+    thread.join()
+    return EXIT_OK
 
 
 @main.command()

@@ -6,11 +6,14 @@ Knows no command.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import math
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,6 +135,31 @@ def finite(_context: click.Context, _option: click.Parameter, value: float | Non
     if value is not None and not math.isfinite(value):
         raise click.BadParameter("must be a number of seconds")
     return value
+
+
+def listening(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """[ADDRESS:]PORT as a pair; an IPv6 address stands in brackets."""
+    if value is None:
+        return None
+    address, _, port = value.rpartition(":")
+    address = (address.removeprefix("[").removesuffix("]")) or "127.0.0.1"
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise click.BadParameter(f"{address!r} is no IP address") from None
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise click.BadParameter(f"{port!r} is no port (1 to 65535)")
+    return address, int(port)
+
+
+def stop_on_signal(stop: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT call `stop`, in a thread: it may wait for the one that the signal interrupts."""
+
+    def act(_number: int, _frame: object) -> None:
+        threading.Thread(target=stop).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, act)
 
 
 def loaded(path: Path | None) -> tuple[Loaded, config.Sources]:
