@@ -18,8 +18,7 @@ from typing import Any
 import orjson
 
 from monitor import config as configuration
-from monitor import decode, events, live, procfs, recovery
-from monitor.config_file import ConfigError
+from monitor import decode, events, procfs, recovery
 from monitor.config_keys import Config
 from monitor.encode import Document
 from monitor.enrich import HostFactsError
@@ -35,8 +34,9 @@ from monitor.log import LogError
 from monitor.notify import Notifier, Progress, Service
 from monitor.retention import Going
 from monitor.ship.state import on_heartbeat
-from monitor.startup import Options, Startup
+from monitor.startup import Options
 from monitor.status import losses
+from monitor.steering import Steered
 
 _GIVE_UP_AT = 0.75
 _CALM_LINES, _CALM_S = 64, 0.1
@@ -45,7 +45,7 @@ _STATUS_S = 2.5  # a status that says the same is written so often, far below st
 
 
 @dataclass
-class Monitor(Startup):
+class Monitor(Steered):
     """One run of the monitor: `start`, then `loop` until stopped, then `stop`."""
 
     stopping: str = ""
@@ -57,8 +57,6 @@ class Monitor(Startup):
     service: Service = field(init=False)
     whole: bool = True
     """everything that was seen is encoded"""
-    config_problem: str = ""
-    follower: live.Follower | None = None
     _untold: list[Document] = field(default_factory=list)  # members of the loss records in the present batch
     _notices: list[str] = field(default_factory=list)
     _status_problem: str = ""
@@ -107,39 +105,8 @@ class Monitor(Startup):
         for name, left in self.abandoned:
             self._loss({"loss": {"class": "unknown", "cpu": 0, "count": left, "reason": "layout", "epoch": name}})
         self._inventory(scanned)
-        self._config_change()
+        self.changed_since_last_run()
         self._commit()
-
-    def _config_change(self) -> None:
-        """A configuration other than that of the run before is an event."""
-        members, problem = live.since_last_run(self.config.output_dir, self.config)
-        if members is not None:
-            self.pipeline.make("monitor_config", members)
-        self._remember(problem)
-
-    def _remember(self, *problems: str) -> None:
-        for problem in (*problems, live.remember(self.config.output_dir, self.config)):
-            if problem:
-                self.options.say(problem)
-
-    def _follow(self, now: float) -> None:
-        """What the configuration files say once they have changed: taken as a whole, or not at all."""
-        found = self.follower.look(now) if self.follower is not None else None
-        if found is None:
-            return
-        before = self.config
-        problem = str(found) if isinstance(found, ConfigError) else live.refusal(before, found)
-        if problem and problem != self.config_problem:
-            self.options.say(f"the changed configuration is not taken: {problem}")
-            self.pipeline.make("monitor_config", {"config": {"old": configuration.digest(before), "refused": problem}})
-        self.config_problem = problem
-        if problem or isinstance(found, ConfigError) or found.config == before:
-            return
-        self.reconfigure(found.config)
-        self.pipeline.make("monitor_config", {"config": live.change(before, found.config)})
-        names = ", ".join(key.name for key in configuration.changed(before, found.config))
-        self.options.say(f"the changed configuration is taken: {names}")
-        self._remember()
 
     def _inventory(self, scanned: list[bytes]) -> None:
         """The processes that are there already, but those that an adopted capture has told of."""
@@ -172,15 +139,14 @@ class Monitor(Startup):
         next_second = next_beat = started
         next_beat += self.config.heartbeat_interval_s
         next_totals = started + self.config.fold_interval_s
-        if self.options.sources is not None:
-            self.follower = live.Follower(self.options.sources, self.options.say)
+        self.begin_to_follow()
         if self.options.ready_file:
             write_file(self.options.ready_file, f"{os.getpid()}\n".encode())
         while not self.stopping:
             busy = self.turn()
             now = time.monotonic()
             self._tell_service(now)
-            self._follow(now)
+            self.follow(now)
             if now >= next_second:
                 next_second = now + 1.0
                 self._each_second()
