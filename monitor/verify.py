@@ -62,6 +62,8 @@ class Report:
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     losses: collections.Counter[str] = field(default_factory=collections.Counter)
     notes: list[str] = field(default_factory=list)
+    index: list[dict[str, Any]] = field(default_factory=list)
+    """of each day, how it compares with the index, where that was asked for (monitor.verify_index)"""
 
     @property
     def exit_status(self) -> int:
@@ -84,7 +86,7 @@ class Report:
             ],
             "losses": dict(self.losses), "findings": dict(self.counts),
             "details": [{"kind": one.kind, "where": one.where, "text": one.text} for one in self.findings],
-            "notes": self.notes,
+            "notes": self.notes, "index": self.index,
         }  # fmt: skip
 
     def text(self) -> str:

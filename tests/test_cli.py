@@ -197,10 +197,14 @@ def test_run_refuses_elasticsearch_for_now(run: Run) -> None:
     assert "not built yet" in result.stderr
 
 
-def test_verify_refuses_elasticsearch_for_now(log: Run) -> None:
-    result = log.on("verify", "--elasticsearch")
+@pytest.mark.parametrize("command", ["verify", "search"])
+def test_a_cluster_that_is_not_there_is_a_sentence(log: Run, command: str) -> None:
+    settings = json.loads(log.config.read_text()) | {"es_config": {"es_port": 1, "secure": False}}
+    log.config.write_text(json.dumps(settings))
+    result = log.on(command, "--elasticsearch")
     assert result.returncode == 1
-    assert "not built yet" in result.stderr
+    assert "cannot connect" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_check_config_prints_what_is_in_effect_without_secrets(run: Run) -> None:

@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # what people ask for beside capture
     "questions": (
         *("coverage", "doctor", "generate", "metrics", "replay", "search", "status", "verify"),
-        *("cluster", "indexed", "provision", "dashboards", "kibana", "rules"),  # what Elasticsearch and Kibana are given
+        *("cluster", "indexed", "verify_index", "provision", "dashboards", "kibana", "rules"),  # what Elasticsearch and Kibana are given
         *("compact", "display", "timewords"),  # how a question is put, and the answer shown
     ),
     # between kernel and log, and the log itself

@@ -35,31 +35,60 @@ from monitor.logfiles import Problem
 if TYPE_CHECKING:
     from monitor.config_keys import Config
     from monitor.search import Filter, Found, Search
+    from monitor.verify import Report
 
 
 @main.command()
 @config_option
 @click.argument("directory", type=PATH, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-@click.option("--elasticsearch", is_flag=True, help="Also compare with the index (not built yet).")
-def verify(path: Path | None, directory: Path | None, as_json: bool, elasticsearch: bool) -> int:
+@click.option("--elasticsearch", is_flag=True, help="Also compare with the index, day by day.")
+@credentials_option
+def verify(
+    path: Path | None, directory: Path | None, as_json: bool, elasticsearch: bool, credentials_file: Path | None
+) -> int:
     """Is the log whole: DIRECTORY, or the configured events_dir.
 
     Checks each line, each number, each epoch's link to the one before, and the ledgers. Losses that the log records
-    are told, and are no findings. Exit status: 1 with findings.
+    are told, and are no findings. With --elasticsearch, each line has to have its document and the other way round;
+    that needs credentials that may read the indices. Exit status: 1 with findings.
 
     \b
     Examples:
       ebpf-monitor verify
       ebpf-monitor verify --json /mnt/evidence/events | jq .findings
+      ebpf-monitor verify --elasticsearch --credentials reader.env
     """
     from monitor import verify as module
 
-    if elasticsearch:
-        return die("verify --elasticsearch: the comparison with an index is not built yet")
     report = module.check(directory or configuration(path).events_dir)
+    if elasticsearch:
+        problem = _compared(report, configuration(path), credentials_file)
+        if problem:
+            return die(problem)
     show(as_json_text(report.document()) if as_json else report.text())
     return report.exit_status
+
+
+def _compared(report: Report, settings: Config, credentials_file: Path | None) -> str:
+    """Compares with the index; why that was not possible, or ""."""
+    from monitor import verify_index
+    from monitor.cluster import Cluster, ClusterError, with_credentials
+    from monitor.ship.checkpoint import CheckpointError
+    from monitor.sinks.credentials import CredentialError
+    from monitor.sinks.elasticsearch import EsError
+
+    es = with_credentials(settings.es_config, credentials_file)
+    try:
+        with Cluster(es) as cluster:
+            if cluster.warning:
+                say(cluster.warning)
+            verify_index.compare(
+                report, settings.output_dir / "ship", cluster, f"{es.es_index}-*", es.profile, on_day=say
+            )
+    except (ClusterError, CredentialError, EsError, CheckpointError) as error:
+        return str(error)
+    return ""
 
 
 @main.command()
@@ -173,9 +202,7 @@ def _filter_options(command: Command) -> Command:
         if index["elasticsearch"]:
             return _of_index(configuration(path), wanted, form, index["host"], index["credentials_file"])
         problems: list[str] = []
-        asked = search.Search(
-            directory or configuration(path).events_dir, wanted, lambda one: _problem(problems, one)
-        )
+        asked = search.Search(directory or configuration(path).events_dir, wanted, lambda one: _problem(problems, one))
         status = command(asked=asked, form=form, **own)
         if asked.unreadable_lines:
             say(f"ebpf-monitor: {asked.unreadable_lines} lines are no documents; ebpf-monitor verify says where")
