@@ -72,6 +72,8 @@ enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAM
 /* of the rarer operations: bits that mean something else for reads and writes */
 #define CALL_OPTION 0x200  /* argument 0 says what is to be done: only some of it is an event */
 #define CALL_PIDFD 0x400   /* the other process is named by a descriptor */
+/* rows of io_uring's operations, behind the two tables of system calls */
+#define CALL_LATER 0x20000      /* a name or an address is needed that is gone when the request completes */
 
 enum { CLASS_PROCESS, CLASS_FILE, CLASS_SOCKET, CLASSES };
 enum { WHY_CLOSE, WHY_DUP, WHY_EXEC, WHY_EXIT, WHY_EVICT, WHY_INTERVAL };
@@ -112,6 +114,7 @@ struct session {          /* reads and writes of one process through one descrip
 #define S_WRITE 2
 #define S_QUIET 4
 #define S_SOCKET 8
+#define S_FIXED 16          /* through a place in the table of an io_uring: there is no descriptor to show */
 
 /* Never 0, and never the same on two CPUs. */
 #define GENERATION(h, cpu) ((u32)(((h)->seq * NCPU + (cpu)) * 2 + 1))
@@ -120,7 +123,7 @@ struct ring { u8 b[RING + SLACK]; };
 struct arguments { u64 ts, a[8]; s64 bytes; u32 compat, call; u8 address[128]; };   /* of the call that is being looked at */
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
 
-BPF_F_TABLE("array", u32, u64, calls, 1024, 1024);
+BPF_F_TABLE("array", u32, u64, calls, 2048, 1024);
 BPF_F_TABLE("array", u32, struct config, config, 1, 1024);
 BPF_F_TABLE("array", u32, struct account, accounts, NCPU, 1024);
 BPF_F_TABLE("array", u32, struct ring, rings, NCPU, 1024);
@@ -130,6 +133,21 @@ BPF_F_TABLE("array", u32, struct session, sessions, NSESSION, 1024);
 BPF_ARRAY(arguments, struct arguments, NCPU);
 BPF_ARRAY(verdicts, u64, NVERDICT * NCPU);
 BPF_PROG_ARRAY(jump, 64);
+#if URING
+#define NNOTED 4096
+struct request { u8 b[256]; };                      /* a copy of the struct io_kiocb that is being looked at */
+struct noted { u64 request; u32 fd, fixed; };       /* of the last request at this address: the completion overwrites it */
+struct pending { u64 data, value; u32 ring, fd, fixed, bytes, bytes2; s32 dfd, dfd2, pad; u8 name[4096], name2[4096]; };
+struct staging { u64 request; struct pending p; };
+BPF_ARRAY(requests, struct request, NCPU);
+BPF_ARRAY(noted, struct noted, NNOTED);
+BPF_ARRAY(staging, struct staging, NCPU);
+BPF_ARRAY(fixed_users, u32, 4096);                  /* processes with sessions that no sweep over descriptors finds */
+BPF_F_TABLE("hash", u64, struct pending, pending, 4096, 1);   /* BPF_F_NO_PREALLOC: 8 KiB each, while they are pending */
+BPF_F_TABLE("lru_hash", u64, u64, by_data, 4096, 0);          /* ring and user_data -> request */
+BPF_PROG_ARRAY(jump_uring, 16);
+BPF_PROG_ARRAY(jump_submit, 1);
+#endif
 /* state of the reader: it lives as long as the rings do, so that a new reader goes on where a killed one was */
 struct commit_page { u8 b[COMMIT]; };
 struct mirror_page { u8 b[4096]; };

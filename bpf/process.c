@@ -180,14 +180,13 @@ static inline int announce_file(struct account *h, u32 cpu, u64 ts, u64 seed, u6
   return announce(h, cpu, ts, seed, mnt, d, inode, derived);
 }
 
-/* Tail: says who the current task is, in this CPU's ring, and starts the caller again. */
-int define_task(u64 *ctx) {
-  u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0;
-  u64 task = current_task(), ts = begin(h), f = exe_file(task), id = 0, node, key = 0; struct leaf l;
-  if (f && !announce_file(h, cpu, ts, c->seed, f, 0)) goto again;
+/* Says who a task is, in this CPU's ring. */
+static inline void introduce(struct account *h, u32 cpu, u64 ts, struct config *c, u64 task) {
+  u64 f = exe_file(task), id = 0, node, key = 0; struct leaf l;
+  if (f && !announce_file(h, cpu, ts, c->seed, f, 0)) return;
   if (f) key = file_key(f, c->seed, &l);
-  struct task_definition *e = (void *)room(h, cpu, sizeof(*e) + 2048, 0); if (!e) { h->undefinable = 1; goto again; }
-  struct known k; look_at(task, &k); struct known *s = known_slot(cpu, k.tid); if (!s) return end(h);
+  struct task_definition *e = (void *)room(h, cpu, sizeof(*e) + 2048, 0); if (!e) { h->undefinable = 1; return; }
+  struct known k; look_at(task, &k); struct known *s = known_slot(cpu, k.tid); if (!s) return;
   node = cgroup_node(task, &id);
   u32 n = node ? cgroup_names(node, (u8 *)e + sizeof(*e), &e->cgroup_bytes) : 0, units = (sizeof(*e) + n + 63) >> 6;
   e->type = DEF_TASK; e->units = units; e->tid = k.tid; e->ts = ts; e->seq = h->seq; e->key = 0;
@@ -196,7 +195,11 @@ int define_task(u64 *ctx) {
   e->t_login_uid = k.login; e->t_login_session = k.session; e->cgroup_bytes = n; e->pad = 0;
   *(u64 *)&e->t_comm[0] = k.comm0; *(u64 *)&e->t_comm[8] = k.comm1;
   push(h, units); h->defined++; *s = k;
-again:
+}
+/* Tail: introduces the current task and starts the caller again. */
+int define_task(u64 *ctx) {
+  u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0;
+  introduce(h, cpu, begin(h), c, current_task());
   jump.call(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }
@@ -210,7 +213,7 @@ static inline void put_close(struct account *h, u32 cpu, u64 ts, u32 tid, struct
   struct file_close_event *e = (void *)room(h, cpu, 128, derived);
   if (!e || h->undefinable) { h->refused_ring[class]++; return; }
   e->type = s->flags & S_SOCKET ? SOCKET_CLOSE : FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = s->key;
-  e->ret = ret; e->nr = nr; e->kf = s->generation ? kf : kf | KF_UNNAMED; e->fd = tag & 0xfffff; e->session = s->generation ? slot : ~0u; e->generation = s->generation;
+  e->ret = ret; e->nr = nr; e->kf = s->generation ? kf : kf | KF_UNNAMED; e->fd = s->flags & S_FIXED ? -1 : (s32)(tag & 0xfffff); e->session = s->generation ? slot : ~0u; e->generation = s->generation;
   e->read_count = s->read_count; e->read_bytes = s->read_bytes; e->write_count = s->write_count; e->write_bytes = s->write_bytes; e->reason = why;
   push(h, 2);
 }
@@ -231,6 +234,15 @@ static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, 
     s->tag = 0;
   }
   return to >= from + SWEEP;
+}
+
+/* Has this process sessions on places in a ring's table? Then the reader ends them. */
+static inline u16 beyond_sweeps(u32 tgid) {
+#if URING
+  u32 i = tgid & 4095, *user = fixed_users.lookup(&i);
+  if (user && *user == tgid) { *user = 0; return KF_MANY; }
+#endif
+  return 0;
 }
 
 /* ---- the tracepoints ----------------------------------------------------------------------------------------------------- */
@@ -319,6 +331,7 @@ int sched_process_exit(u64 *ctx) {
   u64 ts = begin(h);
   LD4(exec_id, task, OFF_task_struct__self_exec_id);
   if (sweep(h, cpu, ts, task, tgid, tid, exec_id, 0, ~0u, 0xffff, WHY_EXIT)) kf |= KF_MANY;
+  kf |= beyond_sweeps(tgid);
   LD(leader, task, OFF_task_struct__group_leader); LD4(code, leader, OFF_task_struct__exit_code);
   LD4(flags, signal, OFF_signal_struct__flags); LD4(group, signal, OFF_signal_struct__group_exit_code);
   if (flags & 4) code = group;                                   /* SIGNAL_GROUP_EXIT */

@@ -128,16 +128,28 @@ int socket_io(u64 *ctx) {
   return end(h);
 }
 
-/* Tail: announces the call's socket as it is now and starts the caller again. */
+/* Announces a socket as it is now. */
+static inline void introduce_socket(struct account *h, u32 cpu, u64 ts, struct config *c, u64 f) {
+  struct endpoints x; u64 key = look_at_socket(f, c->seed, &x), *s = sent_slot(cpu, key); if (!s) return;
+  u8 *p = room(h, cpu, 512, 0);
+  if (!p) { h->undefinable = 1; return; }
+  u32 n = write_socket(p, key, ts, h->seq, &x); push(h, (n + 63) >> 6); h->defined++; *s = key;
+}
+/* Says which object the session in this slot is about. */
+static inline void define_session(struct account *h, u32 cpu, u64 ts, u32 tid, struct session *s, u32 slot, u64 key) {
+  s->key = key;
+  if (!s->generation) s->generation = GENERATION(h, cpu);
+  struct bulk_event *b = (void *)room(h, cpu, 64, 0);
+  if (b) { b->type = DEF_SESSION; b->units = 1; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, 1); h->defined++; }
+  else s->generation = 0;
+}
+/* Tail: announces the call's socket and starts the caller again. */
 int define_socket(u64 *ctx) {
   ENTER_CALL
-  u64 fd, f, key, *s; struct endpoints x; u8 *p;
+  u64 fd, f;
   if (op == OP_ACCEPT) fd = (u32)ret; else { CALL_FD(fd) }
   f = fd_file(task, fd); if (!f) return give_up(h, CLASS_SOCKET);
-  key = look_at_socket(f, c->seed, &x); s = sent_slot(cpu, key); if (!s) return end(h);
-  p = room(h, cpu, 512, 0);
-  if (!p) h->undefinable = 1;
-  else { u32 n = write_socket(p, key, ts, h->seq, &x); push(h, (n + 63) >> 6); h->defined++; *s = key; }
+  introduce_socket(h, cpu, ts, c, f);
   jump.call(ctx, op >= OP_CONNECT ? TAIL_SOCKET_CONTROL : TAIL_SOCKET_IO);
   return give_up(h, CLASS_SOCKET);
 }
@@ -162,11 +174,7 @@ int socket_control(u64 *ctx) {
     if (!(s->tag == tag && s->file == low && s->ino == ino) && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET, op == OP_ACCEPT)) {
       jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_SOCKET);
     }
-    s->key = key;
-    if (!s->generation) s->generation = GENERATION(h, cpu);
-    struct bulk_event *b = (void *)room(h, cpu, 64, 0);
-    if (b) { b->type = DEF_SESSION; b->units = 1; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, 1); h->defined++; }
-    else s->generation = 0;
+    define_session(h, cpu, ts, tid, s, slot, key);
   }
   jump.call(ctx, TAIL_SOCKET_RECORD);
   return give_up(h, CLASS_SOCKET);

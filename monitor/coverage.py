@@ -117,7 +117,7 @@ def _of_events(names: Iterable[str]) -> dict[str, list[str]]:
 
 def _hooks(kinds: Iterable[str]) -> tuple[str, ...]:
     every = (hook.strip() for kind in kinds for hook in events.EVENT[kind].probe.split(","))
-    return tuple(dict.fromkeys(hook for hook in every if not hook.endswith(uring.HOOK)))
+    return tuple(dict.fromkeys(every))
 
 
 def reasons() -> dict[str, str]:
@@ -140,9 +140,9 @@ def calls(*, compat: bool = False) -> list[Row]:
 def operations() -> list[Row]:
     """A row for each operation of io_uring."""
     rows = []
-    for number, name in enumerate(uring.OPERATIONS):
+    for number, name in enumerate(tables.IO_URING_OPERATIONS):
         kinds = uring.EVENTS.get(name, ())
-        hooks = tuple(f"tp_btf/{hook}" for hook in uring.HOOKS) if kinds else ()
+        hooks = ("tp_btf/io_uring_submit_req", "tp_btf/io_uring_complete") if kinds else ()
         rows.append(Row(number, name, kinds, hooks, "" if kinds else uring.reasons().get(name, "")))
     return rows
 

@@ -38,7 +38,7 @@ def control(record: Record, tasks: Tasks) -> tuple[Names, Document, Document]:
         process = _process(record, found, extra)
         if "sha256" in record.blobs:
             process["hash"] = {"sha256": record.blobs["sha256"].hex()}
-    elif family == "file":
+    elif family == "file" or record.kind.name == "kernel_io_uring_request":
         found = fileacts.control(record, extra)
     else:
         _socket(record, found, extra)

@@ -19,6 +19,8 @@ from monitor.model import SCHEMA, EventType, Field
 
 ECS_VERSION = "9.4.0"
 NO_SYSCALL = 0xFFFF
+OPERATIONS_AT = 1024
+"""Numbers of `ebpf.syscall`: 64-bit calls, 32-bit calls from 512, operations of io_uring from here."""
 _EINPROGRESS = 115
 
 Document = dict[str, Any]
@@ -146,7 +148,7 @@ def document(
     `names` and `task` are the parts that name the object and the process; `extra` are further members of `ebpf`.
     """
     kf = values["kf"]
-    pending = kind.name == "socket_connect" and values["ret"] == -_EINPROGRESS
+    pending = bool(kf & events.PENDING) or (kind.name == "socket_connect" and values["ret"] == -_EINPROGRESS)
     failed = not pending and _is_failure(kind, values["ret"])
     found: Document = {"@timestamp": time if isinstance(time, str) else rfc3339(time)} | origin.sections()
     found["event"] = event_section(
@@ -164,7 +166,9 @@ def document(
         ebpf["cpu"] = show(_INT, values["cpu"])
     nr = values["nr"]
     if nr != NO_SYSCALL:
-        ebpf["syscall"] = show(_SYSCALL, nr | (512 if kf & events.COMPAT else 0))
+        ebpf["syscall"] = show(
+            _SYSCALL, nr | (512 if kf & events.COMPAT else 0) | (OPERATIONS_AT if kf & events.URING else 0)
+        )
     ebpf["ret"] = show(_INT, values["ret"])
     if values["fd"] != -1:
         ebpf["fd"] = show(_INT, values["fd"])
@@ -190,7 +194,9 @@ _INT = Field("int", "s64")
 _SYSCALL = Field("nr", "u16", form="syscall")
 _ERROR = Field("error", "s64", form="error")
 _ERRNO = Field("errno", "s64", form="errno")
-FORMS["syscall"] = lambda number: syscall(number & 511, bool(number & 512))
+FORMS["syscall"] = lambda number: (
+    tables.operation_name(number & 255) if number & OPERATIONS_AT else syscall(number & 511, bool(number & 512))
+)
 FORMS["error"] = lambda ret: tables.errno_name(-ret)
 FORMS["errno"] = lambda ret: -ret
 

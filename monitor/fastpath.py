@@ -46,7 +46,7 @@ _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
 _REASONS = len(events.CLOSE_REASONS)
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
-_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED = (
+_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED, _KF_URING = (
     events.CLAIMED,
     events.BEGIN,
     events.RELATIVE,
@@ -55,6 +55,7 @@ _KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_
     events.COMPAT,
     events.CREATED,
     events.TRUNCATED,
+    events.URING,
 )
 
 
@@ -128,7 +129,7 @@ def table_row(R: Any, c: int, w: int, base: int, by: int, word: int) -> int:
     """The row of the table that a TABLE operation shows."""
     if by == BY_CALL:
         word5 = R[c, w + 5]
-        row = (word5 & 511) + (512 if (word5 >> 16) & _KF_COMPAT else 0)
+        row = (word5 & 511) + (512 if (word5 >> 16) & _KF_COMPAT else 1024 if (word5 >> 16) & _KF_URING else 0)
     elif by == BY_ERROR:
         row = min(-R[c, w + 4], 4095)
     else:

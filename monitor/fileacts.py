@@ -93,11 +93,26 @@ def _xattr(record: Record, found: Names, extra: Document) -> None:
     about: Document = {}
     if "text" in record.blobs:
         about["name"] = shown.put(found.raw, "ebpf.xattr.name", record.blobs["text"])
-    call = tables.syscall_name(record.values["nr"], compat=bool(record.values["kf"] & events.COMPAT))
+    by_ring = record.values["kf"] & events.URING
+    call = "" if by_ring else tables.syscall_name(record.values["nr"], compat=bool(record.values["kf"] & events.COMPAT))
     if call in ("setxattr", "lsetxattr", "fsetxattr"):  # setxattrat's size is in memory of the caller
         about["size"] = record.values["arg"]
     if about:
         extra["xattr"] = about
+
+
+def _request(record: Record, found: Names, extra: Document) -> None:
+    if record.values["kf"] & events.PENDING:
+        extra["in_progress"] = True
+    operation = tables.operation_name(record.values["nr"])
+    if operation == "IORING_OP_SYMLINKAT":
+        _symlink(record, found, extra)
+    elif "text" in record.blobs:
+        _xattr(record, found, extra)
+    if "address" in record.blobs:
+        naming.claim_address(
+            found, record.blobs["address"], "source" if operation == "IORING_OP_BIND" else "destination"
+        )
 
 
 def _memfd(record: Record, found: Names, extra: Document) -> None:
@@ -138,4 +153,5 @@ _TOLD: dict[str, Callable[[Record, Names, Document], None]] = {
     "file_memfd": _memfd,
     "file_mount": _mount,
     "file_umount": _umount,
+    "kernel_io_uring_request": _request,
 }

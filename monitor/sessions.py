@@ -17,7 +17,7 @@ from monitor.model import EventType
 # words of struct session (bpf/common.h)
 _TAG, _READ_BYTES, _WRITE_BYTES, _READ_COUNT, _WRITE_COUNT, _WHO, _FLAGS = 0, 3, 4, 5, 6, 7, 8
 _ORDER = (_READ_COUNT, _READ_BYTES, _WRITE_COUNT, _WRITE_BYTES)
-_SOCKET = 8
+_SOCKET, _FIXED = 8, 16
 SWEPT = 256
 """Descriptors that the kernel sweeps itself at exec and exit (SWEEP in the C text)."""
 
@@ -31,6 +31,7 @@ class Open:
     kind: EventType
     pid: int
     descriptor: int
+    """-1: a place in the table of an io_uring, which has no number to show"""
     totals: list[int]
     """read count, read bytes, write count, write bytes since the session began"""
 
@@ -42,7 +43,14 @@ def _found(table: Words, slots: Words) -> list[Open]:
         tag = row[_TAG] & (1 << 64) - 1
         kind = EVENT["socket_close" if row[_FLAGS] & _SOCKET else "file_close"]
         found.append(
-            Open(int(slot), row[_WHO] >> 32 & 0xFFFFFFFF, kind, tag >> 32, tag & 0xFFFFF, [row[at] for at in _ORDER])
+            Open(
+                int(slot),
+                row[_WHO] >> 32 & 0xFFFFFFFF,
+                kind,
+                tag >> 32,
+                -1 if row[_FLAGS] & _FIXED else tag & 0xFFFFF,
+                [row[at] for at in _ORDER],
+            )
         )
     return found
 

@@ -23,7 +23,7 @@ from monitor.enrich import HostFacts, UserNames
 from monitor.fastpath import EXPECTED, POS
 from monitor.hashing import Hasher
 from monitor.instance import Lock, StartError, check_capabilities
-from monitor.kernel import bpf, compile, loader, pins, probes, selftest
+from monitor.kernel import bpf, compile, loader, pins, probes, selftest, uring
 from monitor.kernel.compile import Shape
 from monitor.kernel.rings import KernelConfig
 from monitor.ledger import Ledger, State
@@ -111,6 +111,7 @@ class Startup:
             casts=casts,
             task_regs=found["task_pt_regs"],
             optional=pins.optional_hooks(),
+            uring=found["io_uring_tracepoints"],
         )
 
     def _open_capture(self) -> None:
@@ -204,4 +205,5 @@ class Startup:
             self.clock.offset_ns,
             tuple(sensitive),
         )
-        self.capture.configure(wanted, probes.calls(self.config.profile))
+        operations = uring.calls(self.config.profile) if self.shape.uring else {}
+        self.capture.configure(wanted, probes.calls(self.config.profile) | operations)

@@ -197,6 +197,25 @@ def syscall_number(name: str, *, compat: bool = False) -> int | None:
     return (COMPAT_SYSCALL_NUMBERS if compat else SYSCALL_NUMBERS).get(name)
 
 
+# include/uapi/linux/io_uring.h, enum io_uring_op; a number never changes
+_IO_URING = """
+NOP READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD POLL_REMOVE SYNC_FILE_RANGE SENDMSG RECVMSG TIMEOUT
+TIMEOUT_REMOVE ACCEPT ASYNC_CANCEL LINK_TIMEOUT CONNECT FALLOCATE OPENAT CLOSE FILES_UPDATE STATX READ WRITE
+FADVISE MADVISE SEND RECV OPENAT2 EPOLL_CTL SPLICE PROVIDE_BUFFERS REMOVE_BUFFERS TEE SHUTDOWN RENAMEAT
+UNLINKAT MKDIRAT SYMLINKAT LINKAT MSG_RING FSETXATTR SETXATTR FGETXATTR GETXATTR SOCKET URING_CMD SEND_ZC
+SENDMSG_ZC READ_MULTISHOT WAITID FUTEX_WAIT FUTEX_WAKE FUTEX_WAITV FIXED_FD_INSTALL FTRUNCATE BIND LISTEN
+RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED PIPE NOP128 URING_CMD128
+"""
+IO_URING_OPERATIONS: tuple[str, ...] = tuple(_IO_URING.split())
+"""Operation number of io_uring -> name, without IORING_OP_."""
+
+
+def operation_name(number: int) -> str:
+    """Name of an operation of io_uring, as the kernel's header has it."""
+    known = number < len(IO_URING_OPERATIONS)
+    return f"IORING_OP_{IO_URING_OPERATIONS[number] if known else number}"
+
+
 # --------------------------------------------------------------------------------------------------------------- flags
 
 

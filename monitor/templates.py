@@ -19,7 +19,7 @@ from monitor.model import EventType, Field
 
 _NUMBER = 7_000_000_000_000_000_000
 _TABLE_FORMS = {"syscall": fastpath.BY_CALL, "error": fastpath.BY_ERROR, "close_reason": fastpath.BY_WORD}
-_ROWS = {"syscall": 1024, "error": 4096, "close_reason": len(events.CLOSE_REASONS)}
+_ROWS = {"syscall": encode.OPERATIONS_AT + 256, "error": 4096, "close_reason": len(events.CLOSE_REASONS)}
 
 Int = npt.NDArray[np.int64]
 

@@ -346,6 +346,20 @@ SCENES: dict[str, Scene] = {
         "file_xattr", _NAMED | {"text": b"security.capability"}, nr=SETXATTR, kf=events.CLAIMED, arg=20, arg2=1
     ),
     "file_xattr.removed": _control("file_xattr", _OBJECT | {"text": b"user.x"}, nr=FREMOVEXATTR, fd=3, **_IDENTITY),
+    "kernel_io_uring_request": _control(
+        "kernel_io_uring_request",
+        {"executable": PYTHON, "name": b"victim", "base": b"srv\0"},
+        nr=36,
+        fd=-1,
+        kf=events.CLAIMED | events.URING | events.PENDING,
+    ),
+    "kernel_io_uring_request.connect": _control(
+        "kernel_io_uring_request",
+        {"executable": PYTHON, "address": b"\x02\x00\x01\xbb\xc0\x00\x02\x01" + bytes(8)},
+        nr=16,
+        fd=7,
+        kf=events.URING | events.PENDING,
+    ),
     "file_memfd": _control(
         "file_memfd",
         {"executable": PYTHON, "path": b"memfd:x\0/\0", "text": b"x"},

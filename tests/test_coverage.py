@@ -17,7 +17,7 @@ def test_every_call_is_seen_or_has_a_reason(compat: bool) -> None:
 
 def test_every_operation_is_seen_or_has_a_reason() -> None:
     assert [row.name for row in coverage.operations() if not row.seen and not row.reason] == []
-    assert uring.EVENTS.keys() | uring.reasons().keys() == set(uring.OPERATIONS)
+    assert uring.EVENTS.keys() | uring.reasons().keys() == set(tables.IO_URING_OPERATIONS)
 
 
 def test_reasons_name_real_calls_once() -> None:

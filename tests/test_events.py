@@ -67,7 +67,7 @@ def test_bulk_records_share_their_beginning(kind: EventType) -> None:
 def test_name_is_object_and_verb_of_a_known_family(kind: EventType) -> None:
     assert re.fullmatch(r"(process|file|socket|kernel|monitor)_[a-z_]+", kind.name)
     assert (kind.lane == "made") == (kind.name.startswith("monitor") or kind.name in ("process_found", "process_hash"))
-    assert kind.object == kind.name.split("_")[0] or kind.object == "" or kind.name in ("process_exec", "process_namespace")
+    assert kind.object == kind.name.split("_")[0] or kind.object == "" or kind.name in ("process_exec", "process_namespace", "kernel_io_uring_request")
 
 
 @each_event

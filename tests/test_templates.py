@@ -79,6 +79,9 @@ def test_tables_hold_the_names_of_all_numbers() -> None:
     for number in range(1024):
         assert orjson.loads(row(base + number)) == encode.syscall(number & 511, bool(number & 512))
     base += 1024
+    for number in range(256):
+        assert orjson.loads(row(base + number)) == tables.operation_name(number)
+    base += 256
     for number in range(1, 4096):
         assert orjson.loads(row(base + number)) == tables.errno_name(number)
     base += 4096

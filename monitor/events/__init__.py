@@ -12,9 +12,10 @@ from monitor.events.processes import PROCESSES
 from monitor.events.records import *
 from monitor.events.shown import *
 from monitor.events.sockets import SOCKETS
+from monitor.events.uring import URING_EVENTS
 from monitor.model import EventType, Layout
 
-EVENTS: tuple[EventType, ...] = (*PROCESSES, *FILES, *SOCKETS, *KERNEL, *MONITORS)
+EVENTS: tuple[EventType, ...] = (*PROCESSES, *FILES, *SOCKETS, *KERNEL, *URING_EVENTS, *MONITORS)
 EVENT = {event.name: event for event in EVENTS}
 EVENT_BY_ID = {event.id: event for event in EVENTS}
 

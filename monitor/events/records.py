@@ -30,7 +30,11 @@ REDACTED = 512
 """Secrets in the arguments were masked. Set by the reader, as it takes the record out of the ring."""
 HOOKED = 1024
 """The names in `path` come from a hook of the kernel on this very call."""
-KF = {"HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
+PENDING = 2048
+"""What is asked for is known, what came of it is not."""
+URING = 4096
+"""A request of io_uring: `nr` is its operation."""
+KF = {"PENDING": PENDING, "URING": URING, "HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
       "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY, "REDACTED": REDACTED}
 
 # ---- flags of a file definition ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes
+from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes, uring
 from monitor.kernel.btf import Btf
 from monitor.kernel.probes import TAILS
 
@@ -32,6 +32,7 @@ SOURCES = (
     "privilege.c",
     "kernel.c",
     "socket.c",
+    "uring.c",
 )
 HOOKS = {
     "sys_exit": "sys_exit",
@@ -43,6 +44,7 @@ HOOKS = {
 OPTIONAL_HOOKS = {"module_load": "tp_btf/module_load"}
 """programs for hooks that not every kernel has, and where they go; pins.features finds out which"""
 ON_DEMAND = ("whoami", "found")
+URING_MAPS = ("requests", "noted", "fixed_users", "staging", "pending", "by_data", *uring.JUMPS)
 PRIVATE_MAPS = ("lineage", "arguments", "kept", "module_names", "known", "sent", "verdicts", "scratch", "jump")
 MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
@@ -75,12 +77,25 @@ class Shape:
     commit: int = 8 << 20
     optional: tuple[str, ...] = ()
     """those of OPTIONAL_HOOKS that this kernel takes"""
+    uring: bool = False
+    """io_uring's tracepoints and members are there"""
 
     @property
     def hooks(self) -> dict[str, str]:
         """Name of each program that is attached, and where: "tp_btf/sys_exit"."""
         found = {name: f"tp_btf/{hook}" for name, hook in HOOKS.items()}
-        return found | {name: OPTIONAL_HOOKS[name] for name in self.optional}
+        return found | {name: OPTIONAL_HOOKS[name] for name in self.optional} | (uring.HOOKS if self.uring else {})
+
+    @property
+    def jumps(self) -> dict[str, tuple[str, ...]]:
+        """Jump table -> the programs in it, which are all for one hook."""
+        return {"jump": TAILS} | (uring.JUMPS if self.uring else {})
+
+    @property
+    def loaded_for(self) -> dict[str, str]:
+        """Program that is reached by a tail call -> the hook it must be loaded for."""
+        found = dict.fromkeys(TAILS, "tp_btf/sys_exit")
+        return found | (uring.LOADED_FOR if self.uring else {})
 
     @property
     def mirror_bytes(self) -> int:
@@ -103,6 +118,7 @@ def shape(
     casts: bool,
     task_regs: bool,
     optional: tuple[str, ...] = (),
+    uring: bool = False,
 ) -> Shape:
     """Divides the totals over the CPUs, rounding down to powers of two."""
 
@@ -120,6 +136,7 @@ def shape(
         casts,
         task_regs,
         optional=optional,
+        uring=uring,
     )
 
 
@@ -161,6 +178,9 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "PAGE_SIZE": 4096,
     }
     found |= {f"TAIL_{name.upper()}": index for index, name in enumerate(TAILS)}
+    found["URING"] = int(made.uring)
+    if made.uring:
+        found |= uring.defines(btf)
     return found
 
 
@@ -168,7 +188,7 @@ def digest(made: Shape) -> str:
     """Names what is pinned: 16 hex digits over text, shape and the running kernel."""
     with open("/sys/kernel/notes", "rb") as notes:
         build = notes.read()
-    parts = (text(), json.dumps(asdict(made), sort_keys=True), platform.release(), build.hex(), repr(TAILS))
+    parts = (text(), json.dumps(asdict(made), sort_keys=True), platform.release(), build.hex(), repr(made.jumps))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -196,19 +216,25 @@ def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
     module = compile_text(made, btf)
     maps: list[list[Any]] = []
     index: dict[int, int] = {}
-    for name in (*MAPS, *PRIVATE_MAPS):
+    for name in (*MAPS, *PRIVATE_MAPS, *(URING_MAPS if made.uring else ())):
         about = bpf.map_info(module[name].map_fd)
         index[module[name].map_fd] = len(maps)
         maps.append([name, about.type, about.key_size, about.value_size, about.max_entries, about.flags])
     programs = {}
-    for name in dict.fromkeys((*TAILS, *made.hooks, *ON_DEMAND)):
+    for name in dict.fromkeys((*made.loaded_for, *made.hooks, *ON_DEMAND)):
         code = bytearray(module.dump_func(name.encode()))
         for at in range(0, len(code), 8):
             if code[at] == _LOAD_ADDRESS and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
                 descriptor = int.from_bytes(code[at + 4 : at + 8], "little")
                 code[at + 4 : at + 8] = index[descriptor].to_bytes(4, "little")
         programs[name] = base64.b64encode(code).decode()
-    return {"maps": maps, "programs": programs, "hooks": made.hooks}
+    return {
+        "maps": maps,
+        "programs": programs,
+        "hooks": made.hooks,
+        "loaded_for": made.loaded_for,
+        "jumps": made.jumps,
+    }
 
 
 def compile_in_child(made: Shape) -> dict[str, Any]:

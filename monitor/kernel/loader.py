@@ -19,7 +19,6 @@ from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
 from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape, compile_in_child
 from monitor.kernel.loops import with_jumps_back
-from monitor.kernel.probes import TAILS
 
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 _CALL, _SET_R0, _CMPXCHG_R0 = 0x85, 0x7FFF0003, 0x7FFF0004
@@ -32,7 +31,7 @@ _CMPXCHG = bytes((0xDB, 0x32, 0, 0, 0xF1, 0, 0, 0))  # BPF_ATOMIC | BPF_DW, BPF_
 
 def pinned(made: Shape) -> tuple[str, ...]:
     """What `build` pins."""
-    return (*(f"map_{name}" for name in (*MAPS, "jump")), *(f"prog_{name}" for name in (*made.hooks, *ON_DEMAND)))
+    return (*(f"map_{name}" for name in (*MAPS, *made.jumps)), *(f"prog_{name}" for name in (*made.hooks, *ON_DEMAND)))
 
 
 def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def _read(cache: Path) -> dict[str, Any] | None:
             found: dict[str, Any] = json.load(file)
         except ValueError:
             return None
-    return found if {"maps", "programs", "hooks"} <= found.keys() else None
+    return found if {"maps", "programs", "hooks", "loaded_for", "jumps"} <= found.keys() else None
 
 
 def _keep(cache: Path, found: dict[str, Any]) -> None:
@@ -124,7 +123,7 @@ def _target(btf: Btf, hook: str) -> int:
 _ATTACH = {"tp_btf": bpf.ATTACH_TRACE_RAW_TP, "fentry": bpf.ATTACH_TRACE_FENTRY, "iter": bpf.ATTACH_TRACE_ITER}
 
 
-def _load(name: str, code: bytes, maps: list[int], btf: Btf, hook: str = "tp_btf/sys_exit") -> int:
+def _load(name: str, code: bytes, maps: list[int], btf: Btf, hook: str) -> int:
     linked = _linked(code, maps, btf)
     if name == "whoami":
         return bpf.prog_load(linked, name=name, prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT)
@@ -164,21 +163,23 @@ def build(compiled: dict[str, Any], directory: Path) -> None:
     """Makes the maps, loads the programs, pins them below `directory`. Programs are not attached yet: `attach` does that once
     the maps are filled. Programs are verified side by side. Raises CompileError, BpfError."""
     btf, maps, programs, hooks = Btf(), [], {}, compiled["hooks"]
+    loaded_for, jumps = compiled["loaded_for"] | hooks, compiled["jumps"]
     try:
         for name, kind, key, value, entries, flags in compiled["maps"]:
             maps.append(bpf.map_create(kind, key, value, entries, flags, name))
         names = [entry[0] for entry in compiled["maps"]]
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             jobs = {
-                name: pool.submit(_load, name, base64.b64decode(code), maps, btf, hooks.get(name, "tp_btf/sys_exit"))
+                name: pool.submit(_load, name, base64.b64decode(code), maps, btf, loaded_for.get(name, ""))
                 for name, code in compiled["programs"].items()
             }
             programs = {name: job.result() for name, job in jobs.items()}
-        jump = maps[names.index("jump")]
-        for index, name in enumerate(TAILS):
-            bpf.map_update(jump, index.to_bytes(4, "little"), programs[name].to_bytes(4, "little"))
+        for table, tails in jumps.items():
+            for index, name in enumerate(tails):
+                jump = maps[names.index(table)]
+                bpf.map_update(jump, index.to_bytes(4, "little"), programs[name].to_bytes(4, "little"))
         directory.mkdir(mode=0o700, parents=True)
-        for name in (*MAPS, "jump"):
+        for name in (*MAPS, *jumps):
             bpf.obj_pin(maps[names.index(name)], directory / f"map_{name}")
         for name in (*hooks, *ON_DEMAND):
             bpf.obj_pin(programs[name], directory / f"prog_{name}")

@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from monitor.kernel import bpf, compile, loader
+from monitor.kernel import bpf, compile, loader, uring
 from monitor.kernel.compile import Shape
 from monitor.kernel.rings import Capture
 
@@ -45,7 +45,10 @@ def features() -> dict[str, bool]:
     from monitor.kernel.btf import Btf
 
     btf = Btf()
-    found = {"rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None}
+    found = {
+        "rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None,
+        "io_uring_tracepoints": uring.offsets(btf) is not None,
+    }
     try:
         os.close(bpf.map_create(27, 0, 0, 4096, 0, "probe"))
         found["ringbuf"] = True

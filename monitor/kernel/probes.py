@@ -343,7 +343,7 @@ _X86 = (
 )
 TABLES = {"x86_64": _X86}
 _PROCESS = (EXEC, FORK)
-_MINIMAL = (CONNECT, LISTEN, ACCEPT, *_PROCESS)
+MINIMAL = (CONNECT, LISTEN, ACCEPT, *_PROCESS)
 
 
 def calls(profile: str, machine: str | None = None) -> dict[int, int]:
@@ -356,7 +356,7 @@ def calls(profile: str, machine: str | None = None) -> dict[int, int]:
         raise ProbeError(f"no syscall table for {machine or platform.machine()}; known: {', '.join(TABLES)}")
     found: dict[int, int] = {}
     for call in table:
-        quiet = call.bits & 0xFF not in _MINIMAL and not (call.event and "minimal" in EVENT[call.event].profiles)
+        quiet = call.bits & 0xFF not in MINIMAL and not (call.event and "minimal" in EVENT[call.event].profiles)
         bits = call.spec() | (LEFT_OUT if profile == "minimal" and quiet else 0)
         if call.number >= 0:
             found[call.number] = found.get(call.number, 0) | bits

@@ -32,6 +32,8 @@ SELF, PROFILE, QUIET, DEFINED, UNSTABLE, SWITCHES = range(24, 30)
 ACCOUNT_WORDS = 32
 CLASSES = ("process", "file", "socket")
 
+CALLS = 2048
+"""rows of `calls`: two tables of system calls, then the operations of io_uring"""
 _JOURNAL_AT = 1 << 19
 _STUCK_NS = 1_000_000_000
 _SLOT_WORDS = 16640  # 1,036 CPUs
@@ -148,7 +150,7 @@ class Capture:
         self.sessions: Words = self._map("sessions", made.sessions * 80).view(np.int64).reshape(made.sessions, 10)
         self.commit = CommitPage(self._map("commit", made.commit))
         self._config = self._map("config", 4096)
-        self._calls = self._map("calls", 8192).view(np.int64)
+        self._calls = self._map("calls", 8 * CALLS).view(np.int64)
         self._answer = self._map("answer", -(-(SCRATCH + CONTROL.size) // 4096) * 4096)
         self._whoami = bpf.obj_get(directory / "prog_whoami")
         self.lane = self._open_lane()
@@ -170,7 +172,7 @@ class Capture:
         )
         self._config[: _CONFIG.size] = np.frombuffer(wanted.pack(seed), np.uint8)
         # mmapable arrays round each value up to 8 bytes
-        self._calls[:1024] = [calls.get(index, 0) for index in range(1024)]
+        self._calls[:] = [calls.get(index, 0) for index in range(CALLS)]
 
     def cut(self, now: int) -> int:
         """The time below which nothing more can come: no program in flight has an earlier time stamp.

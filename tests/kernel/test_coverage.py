@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from monitor import coverage, tables
-from monitor.kernel import uring
 from monitor.kernel.btf import Btf
 
 # The kernel's functions are not always called as the call is; and each kernel has stubs for calls of other machines.
@@ -63,6 +62,6 @@ def test_the_operations_of_the_running_kernels_io_uring_are_in_the_table() -> No
     btf = Btf()
     last = btf.enum_value("io_uring_op", "IORING_OP_LAST")
     assert last is not None
-    assert 40 < last <= len(uring.OPERATIONS)
-    numbers = {name: btf.enum_value("io_uring_op", f"IORING_OP_{name}") for name in uring.OPERATIONS[:last]}
-    assert numbers == {name: number for number, name in enumerate(uring.OPERATIONS[:last])}
+    assert 40 < last <= len(tables.IO_URING_OPERATIONS)
+    numbers = {name: btf.enum_value("io_uring_op", f"IORING_OP_{name}") for name in tables.IO_URING_OPERATIONS[:last]}
+    assert numbers == {name: number for number, name in enumerate(tables.IO_URING_OPERATIONS[:last])}
