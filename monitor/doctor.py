@@ -5,11 +5,15 @@ Owns one small function for each check; it tries things out but changes nothing,
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
+import platform
+import re
 import shlex
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +25,11 @@ from monitor.config_keys import Config
 from monitor.enrich import HostFacts, HostFactsError
 from monitor.kernel import BccMissing, import_bcc, pins
 from monitor.kernel.btf import BtfError
+from monitor.logfiles import LIVE_NAME, look
+from monitor.search import last_time
+from monitor.sinks import credentials
+from monitor.sinks.credentials import CredentialError
+from monitor.sinks.elasticsearch import Connection, EsError
 
 State = Literal["ok", "warn", "missing"]
 CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -29,7 +38,10 @@ FEATURES = {
     "ringbuf": "BPF ring buffer (Linux 5.8): without it rare events take a perf buffer",
     "task_pt_regs": "bpf_task_pt_regs (Linux 5.15): without it arguments are read in another way",
 }
-_MIN_FREE_PERCENT = 5.0  # log_min_free
+TESTED_KERNELS = ((5, 10), (7, 3))
+"""Oldest and newest kernel that `make test-kernels` boots."""
+_ES_TIMEOUT_S = 10.0
+_STA_UNSYNC, _TIMEX_BYTES, _TIMEX_STATUS_AT = 0x40, 256, 40  # include/uapi/linux/timex.h
 _GB = 1e9
 
 
@@ -49,6 +61,8 @@ class Host:
 
     config: Config
     root: Path = Path("/")
+    problem: str = ""
+    """why the configuration cannot be read; `config` has default values then"""
 
     def path(self, name: str) -> Path:
         """An absolute path of the host."""
@@ -86,6 +100,77 @@ def _btf(host: Host) -> Iterator[Check]:
     except OSError as error:
         fix = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's and Ubuntu's have: apt install linux-image-amd64"
         yield Check("BTF", "missing", f"{file}: {error.strerror}", fix)
+
+
+def _kernel(_: Host) -> Iterator[Check]:
+    release, machine = platform.release(), platform.machine()
+    if machine != "x86_64":
+        yield Check(
+            "kernel",
+            "warn",
+            f"{machine}: recorded on x86-64 only so far",
+            "nothing to do; please report what does not work",
+        )
+    found = re.match(r"([0-9]+)\.([0-9]+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    oldest, newest = TESTED_KERNELS
+    if version < oldest:
+        fix = "boot a newer kernel: apt install linux-image-amd64"
+        yield Check(
+            "kernel", "warn", f"Linux {release} is older than {oldest[0]}.{oldest[1]}, the oldest it is tested on", fix
+        )
+    elif version > newest:
+        text = f"Linux {release} is newer than {newest[0]}.{newest[1]}, the newest it is tested on"
+        yield Check(
+            "kernel", "warn", text, "sudo ebpf-monitor run --duration 5: the self-test at start tells whether it fits"
+        )
+    else:
+        yield Check("kernel", "ok", f"Linux {release}")
+
+
+def _tracefs(host: Host) -> Iterator[Check]:
+    mounts = host.path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    there = any(line.split(" ")[2:3] == ["tracefs"] for line in mounts.splitlines())
+    yield Check("tracefs", "ok", "mounted, and not needed" if there else "not mounted, and not needed")
+
+
+def _configuration(host: Host) -> Iterator[Check]:
+    if host.problem:
+        command = re.search(r"\b(?:chmod|chown) .*$", host.problem)
+        yield Check("configuration", "missing", host.problem, command[0] if command else "ebpf-monitor check-config")
+
+
+def synchronised() -> bool:
+    """Whether the kernel was told that its clock follows another one; also true where it cannot be asked."""
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)
+    if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:
+        return True
+    return not int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little") & _STA_UNSYNC
+
+
+def _clock(host: Host) -> Iterator[Check]:
+    """The clock against the program, the log, and the kernel's word whether anybody disciplines it."""
+    fix = "timedatectl set-ntp true"
+    now = time.time()
+    if now < Path(__file__).stat().st_mtime - 86_400:
+        yield Check(
+            "clock",
+            "missing",
+            f"it is {time.strftime('%Y-%m-%d', time.gmtime(now))}, before this program was made",
+            fix,
+        )
+        return
+    live = look(host.config.events_dir / LIVE_NAME)
+    last = "" if live is None else last_time(live)
+    if last > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now + 60)):
+        yield Check(
+            "clock", "warn", f"the log's last line is from {last}, which is yet to come: the clock was set back", fix
+        )
+        return
+    if not synchronised():
+        yield Check("clock", "warn", "not synchronised: times of events are this host's own", fix)
+        return
+    yield Check("clock", "ok", "synchronised")
 
 
 def _lockdown(host: Host) -> Iterator[Check]:
@@ -169,53 +254,86 @@ def _identity(host: Host) -> Iterator[Check]:
         yield Check("host", "warn", text, "systemd-machine-id-setup")
 
 
-def _directory(host: Host) -> Iterator[Check]:
-    path = host.config.events_dir
+def _directories(host: Host) -> Iterator[Check]:
+    for key in ("events_dir", "output_dir", "run_dir"):
+        yield from _directory(key, getattr(host.config, key))
+
+
+def _directory(key: str, path: Path) -> Iterator[Check]:
     try:
         about = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
-        yield Check("events_dir", "ok", f"{path} is not there yet; run makes it")
+        yield Check(key, "ok", f"{path} is not there yet; run makes it")
         return
     except OSError as error:
-        yield Check("events_dir", "missing", f"{path}: {error.strerror}", f"sudo ls -ld {shlex.quote(str(path))}")
+        yield Check(key, "missing", f"{path}: {error.strerror}", f"sudo ls -ld {shlex.quote(str(path))}")
         return
     name = shlex.quote(str(path))
     if stat.S_ISLNK(about.st_mode):
         yield Check(
-            "events_dir",
+            key,
             "missing",
             f"{path} is a symbolic link, which is refused",
-            "name the directory itself in events_dir",
+            f"name the directory itself in {key}",
         )
     elif not stat.S_ISDIR(about.st_mode):
-        yield Check("events_dir", "missing", f"{path} is not a directory", f"mv {name} {name}.old")
+        yield Check(key, "missing", f"{path} is not a directory", f"mv {name} {name}.old")
     elif about.st_uid not in (0, os.geteuid()):
         yield Check(
-            "events_dir",
+            key,
             "missing",
-            f"{path} belongs to user {about.st_uid}, who could forge the log",
+            f"{path} belongs to user {about.st_uid}, who could forge what is in it",
             f"chown root {name}",
         )
     elif about.st_mode & 0o022:
-        yield Check("events_dir", "missing", f"{path} can be written by others than its owner", f"chmod go-w {name}")
+        yield Check(key, "missing", f"{path} can be written by others than its owner", f"chmod go-w {name}")
     elif about.st_mode & 0o005:
-        yield Check("events_dir", "warn", f"{path} can be entered by everybody", f"chmod o-rx {name}")
+        yield Check(key, "warn", f"{path} can be entered by everybody", f"chmod o-rx {name}")
     else:
-        yield Check("events_dir", "ok", f"{path} is only its owner's to write")
+        yield Check(key, "ok", f"{path} is only its owner's to write")
 
 
 def _space(host: Host) -> Iterator[Check]:
     path = host.config.events_dir
     there = next(place for place in (path, *path.parents) if place.exists())
     usage = shutil.disk_usage(there)
-    percent = 100 * usage.free / max(usage.total, 1)
+    percent, wanted = 100 * usage.free / max(usage.total, 1), host.config.log_min_free
     text = f"{usage.free / _GB:.1f} GB free for {path} ({percent:.0f} %)"
-    if percent < _MIN_FREE_PERCENT:
+    if percent < max(1, wanted):
+        text += f": below log_min_free ({wanted} %) rotated files of the log are removed" if percent < wanted else ""
         yield Check(
             "disk", "missing" if percent < 1 else "warn", text, f"du -xh {shlex.quote(str(there))} | sort -h | tail"
         )
     else:
         yield Check("disk", "ok", text)
+
+
+def _elasticsearch(host: Host) -> Iterator[Check]:
+    """One request with the configured credentials, as the shipper makes it."""
+    if host.config.storage_type != "elasticsearch":
+        return
+    es = host.config.es_config
+    where = f"{'https' if es.secure else 'http'}://{es.es_host[0]}:{es.es_port}"
+    try:
+        connection = Connection(es, credentials.read(es), parallel=1, timeout_s=_ES_TIMEOUT_S)
+        try:
+            reply = connection.perform(
+                "GET", "/_security/_authenticate" if es.es_user or es.api_key or es.api_key_file else "/"
+            )
+        finally:
+            connection.close()
+    except (CredentialError, EsError) as error:
+        yield Check("Elasticsearch", "missing", str(error), f"curl -v {shlex.quote(where)}")
+        return
+    if reply.status in (401, 403):
+        fix = "ebpf-monitor setup-elasticsearch, or put the right credentials into es_config"
+        yield Check("Elasticsearch", "missing", f"{where} refuses the credentials (HTTP {reply.status})", fix)
+    elif reply.status >= 500:
+        yield Check("Elasticsearch", "missing", f"{where} answers HTTP {reply.status}", f"curl -v {shlex.quote(where)}")
+    else:
+        yield Check(
+            "Elasticsearch", "ok", f"{where} answers" + (f"; {connection.warning}" if connection.warning else "")
+        )
 
 
 def _monitor(host: Host) -> Iterator[Check]:
@@ -233,9 +351,10 @@ def _monitor(host: Host) -> Iterator[Check]:
 
 
 CHECKS: tuple[tuple[str, Callable[[Host], Iterator[Check]]], ...] = (
-    ("capabilities", _privileges), ("BTF", _btf), ("lockdown", _lockdown), ("bpffs", _bpffs), ("bcc", _bcc),
-    ("kernel features", _features), ("numba", _numba), ("host", _identity), ("events_dir", _directory),
-    ("disk", _space), ("monitor", _monitor),
+    ("configuration", _configuration), ("capabilities", _privileges), ("kernel", _kernel), ("BTF", _btf),
+    ("lockdown", _lockdown), ("tracefs", _tracefs), ("bpffs", _bpffs), ("bcc", _bcc), ("kernel features", _features),
+    ("numba", _numba), ("host", _identity), ("clock", _clock), ("events_dir", _directories), ("disk", _space),
+    ("monitor", _monitor), ("Elasticsearch", _elasticsearch),
 )  # fmt: skip
 
 

@@ -164,7 +164,7 @@ class Filter:
             return True
         if self.since_ns is None:
             return False
-        last = _last_time(file)
+        last = last_time(file)
         if file.compression and file.mtime_ns < self.since_ns:
             last = following
         return bool(_RFC3339.fullmatch(last)) and last.encode() < self._since
@@ -197,7 +197,7 @@ def _paths(document: dict[str, Any]) -> Iterator[str]:
     return (one for one in every if isinstance(one, str))
 
 
-def _last_time(file: LogFile) -> str:
+def last_time(file: LogFile) -> str:
     """The time of a file's last whole line, "" where that is not cheap to know."""
     if file.compression or file.unreadable:
         return ""

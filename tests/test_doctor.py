@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
+import platform
 import shutil
+import socket
+import subprocess
+import threading
+import time
 from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from monitor import doctor
-from monitor.config_keys import Config
+from monitor.config_keys import Config, EsConfig
 from monitor.doctor import Check, Host, document, examine, exit_status, text
 from monitor.kernel import BccMissing, pins
 from monitor.kernel.btf import BtfError
+from tests import loglines
+from tests.kernels import packages
 
 FULL, NONE = "000001ffffffffff", "0000000000000000"
 BPF_AND_PERFMON = f"{1 << 38 | 1 << 39:016x}"
@@ -41,8 +51,13 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     events_dir.mkdir(mode=0o750)
     monkeypatch.setattr(doctor, "import_bcc", lambda: doctor)
     monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": True, "ringbuf": True})
+    monkeypatch.setattr(doctor, "synchronised", lambda: True)
+    monkeypatch.setattr(platform, "release", lambda: "6.12.0-test")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    for name in ("out", "run"):
+        (tmp_path / name).mkdir(mode=0o750)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 50, 50))
-    return Host(Config(events_dir=events_dir, run_dir=tmp_path / "run"), root)
+    return Host(Config(events_dir=events_dir, output_dir=tmp_path / "out", run_dir=tmp_path / "run"), root)
 
 
 def found(host: Host, name: str) -> list[Check]:
@@ -179,7 +194,7 @@ def test_events_dir_that_is_a_link_or_a_file_is_missing(host: Host, tmp_path: Pa
 def test_events_dir_of_another_user_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     monkeypatch.setattr(os, "stat", lambda *_, **__: os.stat_result((0o40750, 1, 1, 2, 999, 0, 0, 0, 0, 0)))
-    assert "user 999" in next(doctor._directory(host)).text
+    assert "user 999" in next(doctor._directory("events_dir", host.config.events_dir)).text
 
 
 @pytest.mark.parametrize(("free", "state"), [(50, "ok"), (5, "ok"), (4, "warn"), (0, "missing")])
@@ -227,3 +242,138 @@ def test_nothing_bad_has_no_fix(host: Host) -> None:
     capabilities(host, NONE)
     host.path("/sys/kernel/btf/vmlinux").unlink()
     assert all(check.fix for check in examine(host) if check.state != "ok")
+
+
+# ---- kernel, clock, configuration, delivery --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "state"),
+    [("4.19.0-27-amd64", "warn"), ("5.10.0-46", "ok"), ("7.3.4", "ok"), ("8.0.0-rc1", "warn"), ("odd", "warn")],
+)
+def test_a_kernel_outside_of_what_is_tested_is_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch, release: str, state: str
+) -> None:
+    monkeypatch.setattr(platform, "release", lambda: release)
+    assert one(host, "kernel").state == state
+
+
+def test_the_tested_kernels_are_those_that_are_booted() -> None:
+    booted = sorted(tuple(map(int, name.split(".")[:2])) for name in packages.KERNELS)
+    assert (booted[0], booted[-1]) == doctor.TESTED_KERNELS
+
+
+def test_another_machine_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert "aarch64" in found(host, "kernel")[0].text
+
+
+def test_tracefs_is_not_needed(host: Host) -> None:
+    assert (one(host, "tracefs").state, one(host, "tracefs").text) == ("ok", "not mounted, and not needed")
+    host.path("/proc/self/mounts").write_text(MOUNTS + "tracefs /sys/kernel/tracing tracefs rw 0 0\n")
+    assert one(host, "tracefs").text == "mounted, and not needed"
+
+
+def test_a_clock_that_nobody_disciplines_is_a_warning(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "synchronised", lambda: False)
+    assert (one(host, "clock").state, one(host, "clock").fix) == ("warn", "timedatectl set-ntp true")
+
+
+def test_a_clock_before_the_program_was_made_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert one(host, "clock").state == "missing"
+    assert "1970-01-01" in one(host, "clock").text
+
+
+def test_a_clock_that_was_set_back_behind_the_log_is_told(host: Host) -> None:
+    later = time.time_ns() + 3_600_000_000_000
+    (host.config.events_dir / "events.jsonl").write_bytes(loglines.line(1, time_ns=later))
+    assert "the clock was set back" in one(host, "clock").text
+
+
+def test_the_kernel_answers_whether_its_clock_is_synchronised() -> None:
+    assert doctor.synchronised() in (True, False)
+    shown = subprocess.run(
+        ["timedatectl", "show", "-p", "NTPSynchronized"], capture_output=True, text=True, check=False
+    )
+    if shown.returncode == 0:
+        assert doctor.synchronised() == (shown.stdout.strip() == "NTPSynchronized=yes")
+
+
+def test_a_configuration_that_is_refused_is_a_finding_with_its_command(host: Host) -> None:
+    broken = replace(host, problem="/etc/x.json: others can write to it; take that away: chmod go-w /etc/x.json")
+    assert (one(broken, "configuration").state, one(broken, "configuration").fix) == (
+        "missing",
+        "chmod go-w /etc/x.json",
+    )
+    assert found(host, "configuration") == []
+
+
+@pytest.mark.parametrize("key", ["output_dir", "run_dir"])
+def test_the_other_directories_are_looked_at_too(host: Host, key: str) -> None:
+    getattr(host.config, key).chmod(0o777)
+    assert one(host, key).state == "missing"
+    assert one(host, key).fix == f"chmod go-w {getattr(host.config, key)}"
+
+
+def test_little_space_says_what_log_min_free_does(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 93, 7))
+    assert one(host, "disk").state == "ok"
+    more = replace(host, config=replace(host.config, log_min_free=10))
+    assert one(more, "disk").state == "warn"
+    assert "log_min_free (10 %)" in one(more, "disk").text
+
+
+def delivering(host: Host, **members: object) -> Host:
+    es = EsConfig(**{"es_host": ("127.0.0.1",), "secure": False} | members)  # type: ignore[arg-type]
+    return replace(host, config=replace(host.config, storage_type="elasticsearch", es_config=es))
+
+
+@contextlib.contextmanager
+def answering(status: int) -> Iterator[int]:
+    """A server that answers each request so; its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "2")
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_elasticsearch_is_asked_only_where_it_is_used(host: Host) -> None:
+    assert found(host, "Elasticsearch") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "word"),
+    [(200, "ok", "answers"), (401, "missing", "refuses the credentials"), (503, "missing", "HTTP 503")],
+)
+def test_what_elasticsearch_answers_is_told(host: Host, status: int, state: str, word: str) -> None:
+    with answering(status) as port:
+        check = one(delivering(host, es_port=port), "Elasticsearch")
+    assert check.state == state
+    assert word in check.text
+    assert bool(check.fix) == (state != "ok")
+
+
+def test_an_elasticsearch_that_cannot_be_reached_is_missing(host: Host) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        check = one(delivering(host, es_port=taken.getsockname()[1]), "Elasticsearch")
+    assert check.state == "missing"
+    assert check.fix.startswith("curl -v http://127.0.0.1:")
+    assert one(delivering(host, es_user="x"), "Elasticsearch").state == "missing"

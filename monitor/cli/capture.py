@@ -26,6 +26,7 @@ from monitor.cli.program import (
     show,
     stop_on_signal,
 )
+from monitor.config_keys import Config
 
 
 @main.command()
@@ -181,6 +182,12 @@ def doctor(path: Path | None, as_json: bool) -> int:
     """
     from monitor import doctor as module
 
-    checks = module.examine(module.Host(configuration(path)))
+    try:
+        host = module.Host(configuration(path))
+    except config.ConfigError as error:
+        if path is not None and not path.exists():
+            raise
+        host = module.Host(Config(), problem=str(error))
+    checks = module.examine(host)
     show(as_json_text(module.document(checks)) if as_json else module.text(checks))
     return module.exit_status(checks)

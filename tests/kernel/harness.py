@@ -439,10 +439,11 @@ def check_chain(monitor: MonitorRun) -> Summary:
     return found
 
 
-def check_mixed(monitor: MonitorRun, acts: Acts, count: int, *, more: bool = False) -> int:
+def check_mixed(monitor: MonitorRun, acts: Acts, count: int, *, more: bool = False, folded: bool = False) -> int:
     """Asserts that `count` acts of kind `mixed` are in the log exactly once, each with its own path, thread name and process.
 
-    `more`: later ones may be there too, each at most once. Returns how many are.
+    `more`: later ones may be there too, each at most once. `folded`: writes may be missing, as they fold under pressure.
+    Returns how many are there.
     """
     where, seen = str(acts.directory), defaultdict(int)
     wrong: list[str] = []
@@ -472,7 +473,11 @@ def check_mixed(monitor: MonitorRun, acts: Acts, count: int, *, more: bool = Fal
     twice = [number for number, times in seen.items() if times > 1]
     assert not twice, (len(twice), sorted(twice)[:10])
     assert more or all(acts.first <= number < acts.first + count for number in seen)
-    missing = [number for number in range(acts.first, acts.first + count) if number not in seen]
+    missing = [
+        number
+        for number in range(acts.first, acts.first + count)
+        if number not in seen and not (folded and number % 4 > 1)
+    ]
     assert not missing, (len(missing), missing[:10], missing[-3:])
     return len(seen)
 

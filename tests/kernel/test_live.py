@@ -73,11 +73,14 @@ def test_many_changes_under_load_lose_no_event_and_leave_nothing_behind(monitor:
             before = used(monitor)
     after = used(monitor)
     counts = [each.stop() for each in acts]
-    monitor.wait_balanced()
+    ledger = monitor.wait_balanced()
     assert monitor.stop() == 0
-    check_chain(monitor)
-    for each, count in zip(acts, counts, strict=True):
-        assert check_mixed(monitor, each, count) == count
+    losses = check_chain(monitor).losses
+    assert sum(ledger["refused"].values()) == ledger["unwritten"] == 0
+    # On a machine that is busy with other things writes may fold for a while: that is recorded, and the count is exact.
+    seen = [check_mixed(monitor, each, count, folded=True) for each, count in zip(acts, counts, strict=True)]
+    assert sum(counts) - sum(seen) == ledger["folded"]
+    assert bool(ledger["folded"]) == any(loss["reason"] == "degraded" for loss in losses)
     told = configs(monitor)
     assert len(told) == RELOADS
     assert all(one["new"] == other["old"] for one, other in itertools.pairwise(told))
