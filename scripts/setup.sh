@@ -13,7 +13,7 @@ set -eu
 
 RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1"
 BUILD_PACKAGES="make gcc libc6-dev debhelper"
-TEST_PACKAGES="$BUILD_PACKAGES bpftrace logrotate maven default-jre-headless openssl"
+TEST_PACKAGES="$BUILD_PACKAGES groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
 KERNEL_PACKAGES="$TEST_PACKAGES qemu-system-x86 debootstrap e2fsprogs"
 # Debian's own interpreter, never the first one on PATH: only this one fits the distribution's BCC.
 PYTHON=/usr/bin/python3

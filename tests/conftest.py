@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
-FOLDER_MARKS = {"kernel": ("root", "kernel"), "bench": ("root", "bench")}
+FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
 
 # No deadline: the first example of a compiled function pays for its compilation. In CI the same examples each time.
 hypothesis.settings.register_profile("here", deadline=None, print_blob=True)

@@ -173,7 +173,7 @@ class Machine:
 
     def install(self, group: str) -> None:
         """Makes it look as if `setup.sh group` had been there: packages, commands, and the stamp of this very state."""
-        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev debhelper bpftrace logrotate maven default-jre-headless openssl"
+        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev debhelper groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
         self.stub("dpkg-query", "echo '" + "".join(f"installed:{package} " for package in packages.split()) + "'")
         for name in ("python", "ebpf-monitor"):
             path = self.checkout / ".venv/bin" / name
@@ -230,6 +230,8 @@ def test_setup_installs_only_what_is_missing(machine: Machine) -> None:
         "make",
         "libc6-dev",
         "debhelper",
+        "groff-base",
+        "gnupg",
         "bpftrace",
         "logrotate",
         "maven",

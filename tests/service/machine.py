@@ -47,7 +47,7 @@ def _run(*command: object, **options: object) -> str:
 
 
 @contextlib.contextmanager
-def _once(name: str) -> Iterator[Path]:
+def once(name: str) -> Iterator[Path]:
     """The place of a part of the cache, locked against other tests that make it."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{name}.lock", "w") as lock:
@@ -57,7 +57,7 @@ def _once(name: str) -> Iterator[Path]:
 
 def _tools() -> tuple[Path, dict[str, str]]:
     """debootstrap and systemd-nspawn, unpacked and not installed: installing them would update the host's systemd."""
-    with _once("tools") as tools:
+    with once("tools") as tools:
         if not tools.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as fresh:
                 _run("apt-get", "-qq", "download", *TOOLS, cwd=fresh)
@@ -84,7 +84,7 @@ def _mirror() -> str:
 def base() -> Path:
     """The tree of a bare Debian."""
     tools, environment = _tools()
-    with _once("base") as tree:
+    with once("base") as tree:
         if not tree.exists():
             fresh = tree.with_suffix(".new")
             shutil.rmtree(fresh, ignore_errors=True)
@@ -97,7 +97,7 @@ def base() -> Path:
 def full() -> Path:
     """The same with the packages that ours depends on."""
     bare = base()
-    with _once("full") as tree:
+    with once("full") as tree:
         if not tree.exists():
             fresh = tree.with_suffix(".new")
             shutil.rmtree(fresh, ignore_errors=True)
@@ -145,7 +145,8 @@ class Machine:
     name: str
     binds: tuple[str, ...] = ()
     directory: Path = field(init=False)
-    _leader: int = 0
+    leader: int = 0
+    """the host's number of its first process"""
     _process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -187,8 +188,8 @@ class Machine:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise RuntimeError(f"systemd-nspawn ended with {self._process.returncode}")
-            if not self._leader:
-                self._leader = self._find_leader()
+            if not self.leader:
+                self.leader = self._find_leader()
             elif self.run("systemctl", "is-system-running").text.strip() in ("running", "degraded"):
                 return
             time.sleep(0.05)
@@ -208,7 +209,7 @@ class Machine:
 
     def run(self, *command: object, seconds: float = 120.0, check: bool = False) -> Done:
         """Runs a command inside; output and errors together. `check`: a failure is an AssertionError."""
-        enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
+        enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
         words = [
             *enter,
             "env",
@@ -249,7 +250,7 @@ class Machine:
                     status = (entry / "status").read_text().splitlines()
                     numbers = next(line for line in status if line.startswith("NSpid:")).split()[1:]
                     if numbers[1:] == [str(pid)] and os.readlink(entry / "ns/pid") == os.readlink(
-                        f"/proc/{self._leader}/ns/pid"
+                        f"/proc/{self.leader}/ns/pid"
                     ):
                         return int(entry.name)
         raise AssertionError(f"no process {pid} inside")
@@ -257,14 +258,14 @@ class Machine:
     def close(self) -> None:
         """Powers it off and removes every trace on the host."""
         if self._process is not None and self._process.poll() is None:
-            if self._leader:
+            if self.leader:
                 with contextlib.suppress(OSError):
-                    os.kill(self._leader, signal.SIGRTMIN + 4)  # poweroff: systemd(1)
+                    os.kill(self.leader, signal.SIGRTMIN + 4)  # poweroff: systemd(1)
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:
-                if self._leader:
-                    os.kill(self._leader, signal.SIGKILL)
+                if self.leader:
+                    os.kill(self.leader, signal.SIGKILL)
                 self._process.wait(30)
         for mounted in (self.bpf, self.root):
             subprocess.run(["umount", mounted], check=False)
