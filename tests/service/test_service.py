@@ -313,9 +313,7 @@ def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
     (etc / "admin.env").write_text(f"ES_USER=admin\nES_PASSWORD={PASSWORDS['admin']}\n")
     (etc / "admin.env").chmod(0o600)
     place = {"es_host": "localhost", "es_port": es.es_port, "es_user": es.es_user, "es_password": es.es_password}
-    service.configure(
-        storage_type="elasticsearch", es_config=place | {"ca_certs": "/etc/ebpf-monitor/ca.pem", "batch_size": 2000}
-    )
+    service.configure(es_config=place | {"ca_certs": "/etc/ebpf-monitor/ca.pem", "batch_size": 2000})
     setup = ("ebpf-monitor", "setup-elasticsearch", "--credentials", "/etc/ebpf-monitor/admin.env")
     service.machine.run(*setup, check=True)
     (etc / "admin.env").unlink()
