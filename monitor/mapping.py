@@ -15,11 +15,12 @@ from monitor.model import SCHEMA
 PRIORITY = 500
 """Above Elastic's own templates: 100 for `logs-*-*`, 200 for the integrations'."""
 RETENTION_DAYS = 30
-TEXT_LIMIT, LONG_LIMIT = 1024, 16_384
-"""Characters up to which a keyword is searchable. A path of 4,096 bytes takes 16,384 where each byte is escaped. Lucene refuses
-terms above 32,766 bytes, and with one the whole document: `longest_term` says why no value of at most LONG_LIMIT characters
-is one."""
-_LONG = re.compile(r"(?:.+[._])?(?:path|executable|working_directory|args|command_line)")
+TEXT_LIMIT, ARGS_LIMIT, PATH_LIMIT = 1024, 8191, 16_384
+"""Characters up to which a keyword is searchable. Lucene refuses terms above 32,766 bytes, and with one the whole document: 8,191
+characters of four bytes are the most that never can be one. A path of 4,096 bytes that are no text takes 16,384 characters, each
+byte escaped; `longest_term` says why a path of at most so many is no longer term either."""
+_ARGS = ("process.args", "process.command_line")
+_PATH = re.compile(r"(?:.+[._])?(?:path|executable|working_directory)")
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,17 @@ FULL, MINIMAL = Features(), Features(wildcard=False, logsdb=False, ilm=False)
 
 
 def longest_term(original_bytes: int) -> int:
-    """The most bytes of a searchable value of `original_bytes` bytes as the kernel has it.
+    """The most bytes of a searchable path of `original_bytes` bytes as the kernel has it.
 
     An escaped byte takes four characters of one byte each, a clean one stays as it is (at least a quarter of a character).
-    A value of more than LONG_LIMIT characters is not searchable, and so no term.
     """
-    escaped = min(original_bytes, LONG_LIMIT // 4)
+    escaped = min(original_bytes, PATH_LIMIT // 4)
     return 4 * escaped + original_bytes - escaped
 
 
-def is_long(path: str) -> bool:
-    """Whether a field holds names or arguments that may be longer than TEXT_LIMIT."""
-    return _LONG.fullmatch(path) is not None
+def limit(path: str) -> int:
+    """Characters up to which a keyword field is searchable."""
+    return ARGS_LIMIT if path in _ARGS else PATH_LIMIT if _PATH.fullmatch(path) else TEXT_LIMIT
 
 
 def _property(path: str, es: str, features: Features) -> dict[str, Any]:
@@ -59,9 +59,8 @@ def _property(path: str, es: str, features: Features) -> dict[str, Any]:
         return {"type": es, "enabled": False}
     if es != "keyword":
         return {"type": es}
-    if not is_long(path):
-        return {"type": es, "ignore_above": TEXT_LIMIT}
-    return {"type": "wildcard" if features.wildcard else es, "ignore_above": LONG_LIMIT}
+    long = limit(path) > TEXT_LIMIT
+    return {"type": "wildcard" if long and features.wildcard else es, "ignore_above": limit(path)}
 
 
 def _place(properties: dict[str, Any], path: str, leaf: dict[str, Any]) -> None:
@@ -97,16 +96,17 @@ def meta() -> dict[str, Any]:
 
 
 def settings(index: str, features: Features = FULL) -> dict[str, Any]:
-    """Index settings, below `index`.
+    """Index settings, below `index`. A value that does not fit its field costs that field's index entry, never the document.
 
     The source is kept as it was sent also in logsdb, where it could be put together again from the columns: an index then
     answers with the log's own bytes. Replicas: one as soon as there is a second node.
     """
     found: dict[str, Any] = {"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "1s"}
+    inner: dict[str, Any] = {"ignore_malformed": True}
     if features.logsdb:
-        found |= {"mode": "logsdb", "mapping": {"source": {"mode": "stored"}}}
+        found |= {"mode": "logsdb", "mapping": inner | {"source": {"mode": "stored"}}}
     else:
-        found |= {"codec": "best_compression"}
+        found |= {"codec": "best_compression", "mapping": inner}
     return found | ({"lifecycle": {"name": index}} if features.ilm else {})
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from monitor import events, fields, mapping, procfs
-from monitor.config_keys import KEYS
+from monitor import events, fields, mapping
 from monitor.mapping import FULL, MINIMAL, Features
 
 EACH = pytest.mark.parametrize("features", [FULL, MINIMAL], ids=["full", "minimal"])
@@ -52,7 +51,9 @@ def test_mapping_types(features: Features) -> None:
         "ebpf.claimed": {"type": "boolean"},
         "ebpf.raw": {"type": "object", "enabled": False},
     }
-    wanted |= {name: {"type": "wildcard" if features.wildcard else "keyword", "ignore_above": 16384} for name in LONG}
+    for name in LONG:
+        limit = 8191 if name in ("process.args", "process.command_line") else 16384
+        wanted[name] = {"type": "wildcard" if features.wildcard else "keyword", "ignore_above": limit}
     found = mapped(features)
     assert {name: found[name] for name in wanted} == wanted
 
@@ -60,22 +61,20 @@ def test_mapping_types(features: Features) -> None:
 def test_the_two_mappings_differ_in_nothing_but_the_type_of_long_values() -> None:
     full, minimal = mapped(FULL), mapped(MINIMAL)
     differing = {path for path in full if full[path] != minimal[path]}
-    assert differing == {path for path, es in fields.all_paths().items() if es == "keyword" and mapping.is_long(path)}
+    assert differing == {path for path, es in fields.all_paths().items() if es == "keyword" and mapping.limit(path) > 1024}
     assert set(LONG) <= differing
 
 
 def test_long_values_stay_searchable_as_far_as_promised() -> None:
-    assert len("\\xff" * 4096) <= mapping.LONG_LIMIT, "a path of 4,096 bytes, none of them text"
-    assert mapping.LONG_LIMIT >= 8191, "an argument or a command line"
+    assert len("\\xff" * 4096) <= mapping.PATH_LIMIT, "a path of 4,096 bytes, none of them text"
+    assert mapping.ARGS_LIMIT >= 8191, "an argument or a command line"
 
 
 def test_no_searchable_value_is_longer_than_a_term_of_lucene() -> None:
-    limits = {key.name: key.maximum for key in KEYS}
-    arguments = max(limits["args_limit_bytes"] or 0, procfs.MAX_ARGS_BYTES)
     path = 48 * 256 + 4096  # the deepest directory that the programs walk, and a relative name below it
-    assert mapping.longest_term(max(arguments, path)) <= 32766, "Lucene refuses it, and Elasticsearch the document"
+    assert mapping.longest_term(path) <= 32766, "Lucene refuses it, and Elasticsearch the document"
     assert mapping.longest_term(10) == 40
-    assert mapping.TEXT_LIMIT * 4 <= 32766
+    assert mapping.ARGS_LIMIT * 4 <= 32766
 
 
 def test_flat_names_of_the_original_tool_are_aliases() -> None:
@@ -118,7 +117,8 @@ def test_settings_follow_what_the_server_has() -> None:
     assert (full["mode"], full["lifecycle"]) == ("logsdb", {"name": "x"})
     assert full["mapping"]["source"]["mode"] == "stored", "the log's own bytes come back"
     assert minimal["codec"] == "best_compression"
-    assert not {"mode", "lifecycle", "mapping"} & set(minimal)
+    assert not {"mode", "lifecycle"} & set(minimal)
+    assert full["mapping"]["ignore_malformed"] is minimal["mapping"]["ignore_malformed"] is True
     assert full["refresh_interval"] == minimal["refresh_interval"] == "1s"
 
 
