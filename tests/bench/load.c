@@ -37,10 +37,10 @@ void _start(void) {
 #define BATCH 8 /* cycles between two looks at the clock */
 #define PATH_BYTES 256
 
-enum { OPEN, READ, WRITE, CLOSE, FORK, EXEC, EXIT, BIND, LISTEN, CONNECT, ACCEPT, SOCKET_CLOSE, KINDS };
+enum { OPEN, READ, WRITE, CLOSE, FORK, EXEC, EXIT, BIND, LISTEN, CONNECT, ACCEPT, SOCKET_CLOSE, MKDIR, KINDS };
 static const char *const names[KINDS] = {
     "file_open", "file_read", "file_write", "file_close", "process_fork", "process_exec", "process_exit",
-    "socket_bind", "socket_listen", "socket_connect", "socket_accept", "socket_close",
+    "socket_bind", "socket_listen", "socket_connect", "socket_accept", "socket_close", "file_mkdir",
 };
 static uint64_t acts[KINDS];
 static uint64_t untraced;
@@ -132,6 +132,7 @@ static void prepare_files(const char *directory) {
     for (int i = 0; i < FILES; i++) {
         char folder[PATH_BYTES - 32];
         if (snprintf(folder, sizeof folder, "%s/project-%02d", directory, i % 16) >= (int)sizeof folder) die("DIRECTORY is too long");
+        acts[MKDIR]++; /* also when it is there already */
         if (mkdir(folder, 0755) && errno != EEXIST) die(folder);
         snprintf(paths[i], PATH_BYTES, "%s/src_module_%04d.c", folder, i);
         int fd = do_open(paths[i], O_RDWR | O_CREAT | O_TRUNC);

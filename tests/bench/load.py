@@ -106,9 +106,12 @@ class Load:
         """Removes the files."""
         shutil.rmtree(self.tree, ignore_errors=True)
 
-    def run(self, mode: str, seconds: float, rate: float = 0, cpu: int = LOAD_CPU) -> LoadRun:
-        """Runs the generator to its end. Raises BrokenBenchmark when it fails."""
+    def run(
+        self, mode: str, seconds: float, rate: float = 0, cpu: int = LOAD_CPU, prefix: Sequence[str] = ()
+    ) -> LoadRun:
+        """Runs the generator to its end, behind the command `prefix` if given. Raises BrokenBenchmark when it fails."""
         words = [
+            *prefix,
             str(self.directory / LOAD_NAME),
             mode,
             f"{seconds:.3f}",

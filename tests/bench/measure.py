@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from monitor.kernel import bpf
-from tests.bench import tracers
+from tests.bench import compare, peers, picture, tracers
+from tests.bench.figures import Figure
 from tests.bench.load import BrokenBenchmark, Load, LoadRun, machine
 from tests.bench.tracers import Monitor, Step
 
@@ -44,7 +45,7 @@ class Plan:
     peer_rate: float
 
 
-FULL = Plan("full", 2.0, 7, 3, 8.0, 0.25, 3, 5.0, 3, 300_000, 80_000)
+FULL = Plan("full", 1.5, 5, 3, 8.0, 0.2, 3, 5.0, 2, 300_000, 80_000)
 SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 20_000)
 
 COST_RATE = 200_000
@@ -54,56 +55,6 @@ SLOWED = 0.93
 NOISE, STOLEN = 0.1, 0.03
 """A step in which others made more than this share of the events, or took this share of the CPUs, is marked noisy; when its
 load was slow or its log lossy, it is repeated once."""
-
-
-@dataclass
-class Figure:
-    """A row of the table: a median, its range, and what the target says."""
-
-    name: str
-    values: list[float]
-    unit: str
-    target: float | None = None
-    least: bool = False
-    """the target is a least, not a most"""
-    note: str = ""
-
-    @property
-    def median(self) -> float:
-        """Median of the values; 0 of none."""
-        return statistics.median(self.values) if self.values else 0.0
-
-    @property
-    def met(self) -> bool | None:
-        """Is the target met by the median? None without a target or a value."""
-        if self.target is None or not self.values:
-            return None
-        return self.median >= self.target if self.least else self.median <= self.target
-
-    def record(self) -> dict[str, Any]:
-        """As it stands in the JSON file."""
-        return {
-            "name": self.name,
-            "median": round(self.median, 4),
-            "values": [round(v, 4) for v in self.values],
-            "unit": self.unit,
-            "target": self.target,
-            "target_is": "least" if self.least else "most",
-            "met": self.met,
-            "note": self.note,
-        }
-
-    def row(self) -> str:
-        """As a line of the table (Markdown)."""
-        spread = f"{_short(min(self.values))}..{_short(max(self.values))}" if len(self.values) > 1 else ""
-        bound = "" if self.target is None else f"{'>=' if self.least else '<='} {_short(self.target)}"
-        verdict = {True: "met", False: "NOT met", None: ""}[self.met]
-        shown = _short(self.median) if self.values else "-"
-        return f"| {self.name} | {shown} | {spread} | {self.unit} | {bound} | {verdict} | {self.note} |"
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @dataclass
@@ -120,9 +71,10 @@ class Bench:
     """counts that did not add up"""
     details: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    sections: set[str] = field(default_factory=set)
+    """those that were measured to their end"""
     _user: list[float] = field(default_factory=list)
     _system: list[float] = field(default_factory=list)
-    _peer_bytes: float = 0.0
     _warm: bool = False
 
     def remove(self) -> None:
@@ -182,23 +134,20 @@ class Bench:
     def throughput(self) -> None:
         """The highest rate at which each act has its document, ours and the peer's, and CPU per event on the way."""
         self.warm()
-        base, ours, theirs = [], [], []
-        guess, peer_guess = self.plan.first_rate, self.plan.peer_rate
+        base, ours, guess = list[LoadRun](), list[float](), self.plan.first_rate
+        rivals = compare.Rivals(self.load, self._search, self.plan.peer_rate)
         for _ in range(self.plan.rounds):
-            base.append(self.load.run("mix", self.plan.cost_s).rate)
+            base.append(self.load.run("mix", self.plan.cost_s))
             with tracers.running(self.directory / "trace", "trace", self.problems) as monitor:
                 ours.append(
                     self._search("monitor", guess, functools.partial(tracers.measured, monitor, self.load, "mix"))
                 )
-            theirs.append(
-                self._search("bpftrace", peer_guess, functools.partial(tracers.measured_peer, self.load, "mix"))
-            )
-            guess, peer_guess = ours[-1] or guess, theirs[-1] or peer_guess
+            rivals.round(base[-1].ns)
+            guess = ours[-1] or guess
         sustained, memory = self._sustained(statistics.median(ours))
-        ratio = [a / b for a, b in zip(ours, theirs, strict=True) if b]
         size = self.sizes.get("all", 0)
         self.figures += [
-            Figure("untraced: what the load can do, flat out", base, "acts/s"),
+            Figure("untraced: what the load can do, flat out", [run.rate for run in base], "acts/s"),
             Figure(
                 "lossless rate, profile trace",
                 ours,
@@ -210,14 +159,8 @@ class Bench:
             Figure(
                 f"lossless rate for {self.plan.long_s:g} s", sustained, "events/s", note="the log's disk takes part"
             ),
-            Figure(
-                "lossless rate, bpftrace -f json",
-                theirs,
-                "events/s",
-                note=f"{tracers.bpftrace_version()}, lines of {self._peer_bytes:.0f} bytes",
-            ),
-            Figure("ratio to bpftrace", ratio, "", 3, True),
-            Figure("user CPU per event, bulk lane", self._user, "us", 0.6, note="lossless steps at 100,000/s and more"),
+            *self._rivals(rivals, ours),
+            Figure("user CPU per event, bulk lane", self._user, "us", 0.3, note="lossless steps at 100,000/s and more"),
             Figure(
                 "system CPU per event, bulk lane", self._system, "us", note="mostly the page cache's copy of the lines"
             ),
@@ -229,8 +172,40 @@ class Bench:
                 )
                 for kind, value in sorted(self.sizes.items())
             ),
-            Figure("resident memory after that", [memory], "MB", 400),
+            Figure("resident memory after that", [memory], "MB", 256),
         ]
+
+    @staticmethod
+    def _rivals(rivals: compare.Rivals, ours: list[float]) -> list[Figure]:
+        """Rates, ratios and what each does to the load; a peer that is not there is a row that says so."""
+        found = []
+        for peer in peers.PEERS:
+            name, about = peer.name, rivals.absent.get(peer.name, "")
+            if not about:
+                slower = compare.median(rivals.slowdown[name])
+                about = f"lines of {rivals.lines[name]:.0f} bytes; the load was {slower:.1f} times slower"
+            if peer is peers.BPFTRACE:
+                about = f"{peers.bpftrace_version()}; {about}"
+            found.append(Figure(f"lossless rate, {name}", rivals.rates.get(name, []), "events/s", note=about))
+            target = compare.RATIOS.get(name)
+            found.append(Figure(f"ratio to {name}", rivals.ratios(name, ours), "", target, True))
+        return found
+
+    # --- real programs ---
+    def programs(self) -> None:
+        """Wall time of what people run, traced over untraced."""
+        self.warm()
+        small = self.plan is SMOKE
+        times = compare.wall_times(self.directory, small, self.plan.rounds, self.problems)
+        for (name, profile), values in times.items():
+            most = compare.BOUNDS.get((name, profile))
+            self.figures.append(Figure(f"{name}, profile {profile}", values, "x", most, note="wall time over untraced"))
+        rates, about = list[float](), "nginx under wrk, traced over untraced"
+        try:
+            rates = compare.web_requests(self.directory, 1 if small else 3, self.plan.rounds, self.problems)
+        except peers.Absent as reason:
+            about = str(reason)
+        self.figures.append(Figure("web server requests, profile full", rates, "x", 0.93, True, about))
 
     def _search(self, who: str, rate: float, run: Callable[[float, float], Step]) -> float:
         """Steps up while nothing is missing, then halves the gap; the highest achieved rate at which nothing was."""
@@ -253,7 +228,6 @@ class Bench:
 
     def _learn(self, step: Step) -> None:
         if step.tally is None:
-            self._peer_bytes = step.line_bytes
             return
         self.sizes["all"] = step.tally.median_size()
         self.sizes |= {kind: step.tally.median_size(kind) for kind in step.tally.sizes}
@@ -336,12 +310,12 @@ class Bench:
                 if refused:
                     self.details.setdefault("refused_during_costs", []).append((profile, refused))
         rows = (
-            ("open and close, true path (mean of both)", "full", "oc", 500),
-            ("folded read", "full", "r", 250),
-            ("folded write", "full", "w", 250),
-            ("unrelated syscall (getppid)", "full", "get", 120),
-            ("recorded read", "trace", "r", None),
-            ("recorded write", "trace", "w", None),
+            ("open and close, true path (mean of both)", "full", "oc", 330),
+            ("folded read", "full", "r", 130),
+            ("folded write", "full", "w", 130),
+            ("unrelated syscall (getppid)", "full", "get", 95),
+            ("recorded read", "trace", "r", 220),
+            ("recorded write", "trace", "w", 220),
             ("mean syscall of mix, folded", "full", "mix", None),
             ("mean syscall of mix, not folded", "trace", "mix", None),
         )
@@ -400,7 +374,11 @@ class Bench:
         quiet = min(idle, key=lambda row: row["events_a_second"])  # nobody can idle while others work
         self.figures += [
             Figure(
-                "start to ready, first on this machine", first, "s", note="programs and the compiled pass are compiled"
+                "start to ready, first on this machine",
+                first,
+                "s",
+                4,
+                note="programs and the compiled pass are compiled",
             ),
             Figure(
                 "start to ready, after a regular stop",
@@ -413,7 +391,7 @@ class Bench:
                 "resident memory, profile full, after load",
                 [memory["after load"]["VmRSS"]],
                 "MB",
-                400,
+                256,
                 note=", ".join(f"{name} {value:g}" for name, value in memory["after load"].items() if name != "VmRSS"),
             ),
             Figure(
@@ -481,6 +459,8 @@ class Bench:
             "steps": self.steps,
         }
         path.write_text(json.dumps(found, indent=1) + "\n")
+        path.with_suffix(".svg").write_text(picture.svg(found), encoding="utf-8")
+        path.with_suffix(".md").write_text(self.table() + "\n", encoding="utf-8")
 
 
 def noisy(step: Step) -> bool:

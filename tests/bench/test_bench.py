@@ -17,6 +17,8 @@ from tests.bench.measure import Bench
 from tests.bench.tracers import MONITOR_CPU, Step, account
 
 SWITCH = "EBPF_MONITOR_BENCH"
+SECTIONS = {"throughput", "overflow", "storms", "costs", "programs", "footprint"}
+"""all of them together are a result to keep"""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,8 @@ def bench() -> Iterator[Bench]:
     made = Bench(plan, directory / f"work-{os.getpid()}", Load.build(directory / f"work-{os.getpid()}" / "load"))
     try:
         yield made
-        made.save(directory / ("results.json" if plan is measure.FULL else "smoke.json"))
+        whole = plan is measure.FULL and made.sections == SECTIONS
+        made.save(ROOT / "docs" / "bench.json" if whole else directory / f"{plan.name}.json")
         print(f"\n\n{made.table()}\n")
     finally:
         made.remove()
@@ -44,6 +47,7 @@ def problems_of(bench: Bench, section: str) -> list[str]:
     """Runs one section; what did not add up in it."""
     before = len(bench.problems)
     getattr(bench, section)()
+    bench.sections.add(section)
     return bench.problems[before:]
 
 
@@ -61,6 +65,10 @@ def test_storms_of_programs_and_connections_add_up(bench: Bench) -> None:
 
 def test_a_syscall_costs_what_it_costs(bench: Bench) -> None:
     assert problems_of(bench, "costs") == []
+
+
+def test_real_programs_run_as_well_traced(bench: Bench) -> None:
+    assert problems_of(bench, "programs") == []
 
 
 def test_a_killed_monitor_is_followed_by_one_that_adopts_and_adds_up(bench: Bench) -> None:

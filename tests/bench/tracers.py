@@ -1,4 +1,4 @@
-"""What traces the load: a monitor under measurement, and bpftrace as its peer; one measured run of either.
+"""A monitor under measurement, and one measured run under it. Its peers: peers.py.
 
 Owns their processes and the comparison of truth, log and ledger; never prints and never judges speed.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from tests.bench.load import LOAD_CPU, LOAD_NAME, NICE, ROOT, Load, LoadRun, Tally, check, tally
+from tests.bench.load import LOAD_CPU, NICE, ROOT, Load, LoadRun, Tally, check, tally
 
 MONITOR_CPU = 1
 START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120, 120, 60
@@ -344,123 +344,3 @@ def account(step: Step, *, alone: bool) -> int:
                 f"the closes' totals say {found.totals[kind]} of {kind}, but {acts[kind]} acts",
             )
     return excess
-
-
-# --- the peer ---------------------------------------------------------------------------------------------------------
-
-_CALLS = {"openat": "file_open", "read": "file_read", "write": "file_write", "close": "file_close"}
-
-
-def _script() -> str:
-    def probe(call: str) -> str:
-        saved, shown = ("args->filename", "str(@a[tid])") if call == "openat" else ("args->fd", "@a[tid]")
-        held = "%s" if call == "openat" else "%d"
-        return (
-            f'tracepoint:syscalls:sys_enter_{call} /comm=="{LOAD_NAME}"/ {{ @a[tid] = {saved}; }}\n'
-            f'tracepoint:syscalls:sys_exit_{call} /comm=="{LOAD_NAME}"/ '
-            f'{{ printf("%llu %d %d %d %s {call} {held} ret=%d\\n", '
-            f"nsecs, pid, tid, uid, comm, {shown}, args->ret); }}\n"
-        )
-
-    # one map for descriptors, one for names: bpftrace gives a map one type
-    return "".join(probe(call).replace("@a", "@f" if call == "openat" else "@d") for call in _CALLS)
-
-
-def bpftrace_version() -> str:
-    """Of the installed bpftrace. Raises BrokenBenchmark when there is none."""
-    path = shutil.which("bpftrace")
-    check(path, "bpftrace is not installed: apt-get install bpftrace")
-    return subprocess.run(["bpftrace", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def measured_peer(load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
-    """The same under `bpftrace -f json`: time, pid, thread, uid, comm, path, fd and return value of four syscalls.
-
-    It is started with its default of 64 pages a CPU and a string length that holds our paths, and filters by comm,
-    which spares it everything else on the host.
-    """
-    output, errors = load.directory / "bpftrace.json", load.directory / "bpftrace.err"
-    environment = {**os.environ, "BPFTRACE_PERF_RB_PAGES": "64", "BPFTRACE_STRLEN": "128"}
-    # It needs tracefs, which a bare machine has not mounted; in a mount namespace of its own nothing of that stays.
-    mounted = (
-        "mount --make-rprivate / && "
-        "{ [ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; } && "
-        'exec "$@"'
-    )
-    words = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        mounted,
-        "sh",
-        "taskset",
-        "-c",
-        str(MONITOR_CPU),
-        "nice",
-        "-n",
-        str(NICE),
-        "bpftrace",
-        "-f",
-        "json",
-        "-o",
-        str(output),
-        "-e",
-        _script(),
-    ]
-    output.unlink(missing_ok=True)
-    with errors.open("wb") as told:
-        process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
-    try:
-        deadline = time.monotonic() + 60
-        while not (output.exists() and b"attached_probes" in output.read_bytes()):
-            check(
-                process.poll() is None and time.monotonic() < deadline,
-                f"bpftrace does not start: {errors.read_text()[-1000:]}",
-            )
-            time.sleep(0.1)
-        time.sleep(0.3)  # it says so before its last probe is in place
-        before = cpu_time(process.pid)
-        run = load.run(mode, seconds, rate)
-        ended = since = time.time()
-        size = -1
-        while time.time() - since < 0.5:
-            if (now := output.stat().st_size) != size:
-                size, since = now, time.time()
-            time.sleep(0.02)
-        after = cpu_time(process.pid)
-        process.send_signal(signal.SIGINT)
-        process.wait(STOP_SECONDS)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(STOP_SECONDS)
-    recorded, lost = _read_peer(output, errors)
-    size = output.stat().st_size
-    output.unlink()
-    count = max(recorded, 1)
-    return Step(
-        run,
-        recorded,
-        run.total - recorded,
-        lost,
-        0,
-        (after.user - before.user) / count * 1e6,
-        (after.system - before.system) / count * 1e6,
-        max(since - ended, 0.0),
-        recorded,
-        line_bytes=size / count,
-    )
-
-
-def _read_peer(output: Path, errors: Path) -> tuple[int, int]:
-    recorded = lost = 0
-    number = re.compile(rb"\d+")
-    with output.open("rb", buffering=1 << 22) as lines:
-        for line in lines:
-            if b'"printf"' in line:
-                recorded += 1
-            elif b"lost_events" in line:
-                lost += sum(map(int, number.findall(line.partition(b"lost_events")[2])))
-    lost += sum(int(found) for found in re.findall(r"Lost (\d+) events", errors.read_text(errors="replace")))
-    return recorded, lost
