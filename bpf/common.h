@@ -41,7 +41,7 @@ static u64 (*cmpxchg_r0)(u64, u64 *, u64) = (void *)0x7fff0004;
 static inline u64 swap_if(u64 *p, u64 old, u64 new) { return cmpxchg_r0(set_r0(old), p, new); }
 
 enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAMES, OP_OBJECT, OP_EXEC, OP_FORK,
-       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT, OP_CREDENTIALS, OP_NAMESPACE, OP_TRACING, OP_SIGNAL, OP_KERNEL };
+       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT, OP_CREDENTIALS, OP_NAMESPACE, OP_TRACING, OP_SIGNAL, OP_KERNEL, OP_CLOCK };
 #define CALL_OP 0xff        /* calls[]: the operation ... */
 #define CALL_LEFT_OUT 0x100 /* the profile leaves it out, counted */
 #define CALL_ADDRESS 0x200  /* argument 4 is an address: sendto, recvfrom */

@@ -104,20 +104,6 @@ static inline int count_transfer(struct account *h, struct config *c, struct ses
   s->flags |= bit;
   return 0;
 }
-static inline u32 pseudo(u64 magic) {
-  return magic == 0x9fa0 || magic == 0x62656572 || magic == 0x27e0eb || magic == 0x63677270 || magic == 0x64626720 || magic == 0x74726163 || magic == 0x73636673;
-}
-/* `standard` leaves out pseudo file systems and what is root's alone and has not changed for quiet_age: 1 quiet, 2 ask the judge. */
-static inline int quiet(struct config *c, u64 ts, u64 inode) {
-  u64 sb = 0, magic = 0, ctime = 0; u16 mode = 0; u32 uid = 1;
-  KL(sb, inode, OFF_inode__i_sb); KL(magic, sb, OFF_super_block__s_magic); if (pseudo(magic)) return 1;
-  KL2(mode, inode, OFF_inode__i_mode); KL4(uid, inode, OFF_inode__i_uid); KL(ctime, inode, OFF_inode__ctime);
-  u32 kind = mode & 0170000;
-  if (uid || mode & 022 || (kind != 0100000 && kind != 0040000)) return 0;
-  return ctime + c->quiet_age < (ts + c->wall_offset) / 1000000000ull ? 2 : 0;
-}
-static inline u64 *verdict_of(u32 cpu, u64 key) { u32 i = (key >> 1 & (NVERDICT - 1)) + cpu * NVERDICT; return verdicts.lookup(&i); }
-
 /* A descriptor was closed, or dup2 put another file on it. At the return of the call the file is gone, the session knows it. */
 static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, u64 tag, u32 fd, s64 ret, u16 nr, u16 kf, u32 op) {
   u32 slot = session_index(tag), low; struct session *s = sessions.lookup(&slot); u64 f, inode = 0, ino = 0; int ours = 0;
@@ -202,7 +188,7 @@ int sys_exit(u64 *ctx) {
   if ((mode & 0170000) == 0140000) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
   key = file_key(f, c->seed, &l);
   if (c->standard && op != OP_WRITE) {
-    int q = quiet(c, ts, inode);
+    int q = quiet(c, ts, f, inode, op == OP_OPEN);
     if (q == 2) {
       u64 *v = verdict_of(cpu, key), salted = key ^ c->salt; if (!v) return end(h);
       if ((*v | 1) != (salted | 1)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
@@ -259,20 +245,39 @@ int define_file(u64 *ctx) {
   return give_up(h, CLASS_FILE);
 }
 
+/* 1: it is one of the sensitive objects. Without a branch, as each would double the verifier's states at every level. */
+static inline u64 sensitive(struct config *c, u64 d) {
+  u64 inode = 0, ino = 0, sb = 0, found = 0, differs; u32 dev = 0, j;
+  KL(inode, d, OFF_dentry__d_inode); KL(ino, inode, OFF_inode__i_ino); KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev);
+#pragma unroll
+  for (j = 0; j < 8; j++) {
+    differs = (c->sensitive_ino[j] ^ (u32)ino) | (c->sensitive_dev[j] ^ dev);
+    asm volatile("" : "+r"(differs));       /* else the compiler makes a comparison of it */
+    found |= (differs - 1) >> 63;
+  }
+  return found;
+}
 /* Tail: is the object, or a directory above it, one of the sensitive ones? The answer is kept under the path's key. */
 int judge(u64 *ctx) {
   ENTER_CALL
-  u64 x, key, mnt = 0, d = 0, inode = 0, mp, root = 0, up = 0, parent = 0, sb = 0, ino = 0; u32 i, j, dev = 0, answer = 1; struct leaf l;
+  u64 x, key, mnt = 0, d = 0, mp, root = 0, up = 0, parent = 0, loud = 0; u32 i; struct leaf l;
   if (op == OP_OPEN) x = ret; else CALL_FD(x)
   u64 f = fd_file(task, (u32)x); if (!f) return give_up(h, CLASS_FILE);
   key = file_key(f, c->seed, &l);
   KL(mnt, f, OFF_file__f_path__mnt); KL(d, f, OFF_file__f_path__dentry);
   mp = CAST(mnt - OFF_mount__mnt, ID_mount); KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);
+  /* where it stands in its own file system, which a bind mount does not show */
+  u64 above = d;
 #pragma nounroll
   for (i = 0; i < LEVELS; i++) {
-    KL(inode, d, OFF_dentry__d_inode); KL(ino, inode, OFF_inode__i_ino); KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev);
-#pragma unroll
-    for (j = 0; j < 8; j++) if (c->sensitive_ino[j] == (u32)ino && c->sensitive_dev[j] == dev && ino) answer = 0;
+    loud |= sensitive(c, above);
+    KL(parent, above, OFF_dentry__d_parent); if (parent == above) break;
+    above = parent;
+  }
+  if (i == LEVELS) loud = 1;
+#pragma nounroll
+  for (i = 0; i < LEVELS; i++) {
+    loud |= sensitive(c, d);
     if (d == root) {
       KL(up, mp, OFF_mount__mnt_parent); if (up == mp) break;
       KL(d, mp, OFF_mount__mnt_mountpoint); mp = up; KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);
@@ -281,8 +286,8 @@ int judge(u64 *ctx) {
     KL(parent, d, OFF_dentry__d_parent); if (parent == d) break;
     d = parent;
   }
-  if (i == LEVELS) answer = 0;
-  u64 *v = verdict_of(cpu, key); if (v) *v = ((key ^ c->salt) & ~1ull) | answer;
+  if (i == LEVELS) loud = 1;
+  u64 *v = verdict_of(cpu, key); if (v) *v = ((key ^ c->salt) & ~1ull) | (1 - loud);
   jump.call(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }

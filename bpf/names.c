@@ -54,6 +54,7 @@ int names(u64 *ctx) {
     if (dir == NOT_A_PATH) o = blob_user_string(s, o, BLOB_TEXT, user);
     else o = blob_named(s, o, task, user, dir ? (int)argument(in, dir) : -100, BLOB_NAME2, BLOB_BASE2);
   }
+  if (ret >= 0 && (CALL_TYPE(spec) == FILE_MOUNT || CALL_TYPE(spec) == FILE_UMOUNT)) unsettle();
   if (CALL_TYPE(spec) == FILE_MOUNT) o = blob_mount(s, o, task, in, ret, CALL_DIR2(spec));
   record_end(ctx, h, s, o, CLASS_FILE);
   return end(h);

@@ -227,7 +227,7 @@ int io_uring_complete(u64 *ctx) {
     if (same) key = s->key;
     else {
       if (socket) { struct endpoints x; key = look_at_socket(f, c->seed, &x); } else { struct leaf l; key = file_key(f, c->seed, &l); }
-      if (c->standard && op != OP_WRITE && !socket && quiet(c, ts, inode) == 1) { h->suppressed_quiet++; goto next; }
+      if (c->standard && op != OP_WRITE && !socket && quiet(c, ts, 0, inode, 0) == 1) { h->suppressed_quiet++; goto next; }
       if (!h->undefinable && !is_sent(cpu, key)) RESTART(socket ? URING_TAIL_DEFINE_SOCKET : URING_TAIL_DEFINE_FILE)
       if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, (socket ? S_SOCKET : 0) | (fixed ? S_FIXED : 0), op == OP_OPEN)) RESTART(URING_TAIL_SELF)
       if (fixed) { u32 i = tgid & 4095, *user = fixed_users.lookup(&i); if (user) *user = tgid; }

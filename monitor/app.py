@@ -186,7 +186,7 @@ class Monitor(Steered):
             self.order.settle()
         for members in self.ledger.losses(self.order.take_gaps(), f"{self.epoch:016x}"):
             self._loss(members)
-        self._late_hashes()
+        self.beside()
         self.lines_taken = self.pipeline.lines
         if self.pipeline.lines:  # else nothing is freed: a reader that is killed now reads those definitions again
             self._commit()
@@ -196,15 +196,11 @@ class Monitor(Steered):
             self.capture.commit.mark_done()
         return not whole
 
-    def _late_hashes(self) -> None:
-        while self.hasher is not None and self.pipeline.room and (answer := self.hasher.answer()) is not None:
-            self.pipeline.hashed(answer)
-
     def _last_hashes(self) -> None:
         """A moment for those who still wait; then the thread ends."""
         if self.hasher is not None:
             self.hasher.wait(1.0)
-            self._late_hashes()
+            self.beside()
             self.hasher.close()
 
     def _commit(self) -> None:
@@ -289,6 +285,7 @@ class Monitor(Steered):
     def _each_second(self) -> None:
         step = self.clock.sample()
         if step is not None:
+            self.settled.step(round(time.time()), round(time.time() - step / 1e9))
             self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
         self.configure()
         for members in self.ledger.degraded():

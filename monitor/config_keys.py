@@ -199,7 +199,9 @@ class EsConfig:
         rule=_index,
     )  # fmt: skip
     index_period: IndexPeriod = _key("day", "One index for each day or each hour (UTC).")
-    batch_size: int = _key(500, "Documents in one bulk request.", unit="documents", minimum=1, maximum=10_000, live=True)
+    batch_size: int = _key(
+        500, "Documents in one bulk request.", unit="documents", minimum=1, maximum=10_000, live=True
+    )
     secure: bool = _key(True, "Use TLS (https).", live=True)
     insecure: bool = _key(
         False,
@@ -207,7 +209,9 @@ class EsConfig:
         "then read and forge.",
         live=True,
     )
-    ca_certs: Path | None = _key(None, "PEM file with the certificate authorities to trust, instead of the system's.", live=True)
+    ca_certs: Path | None = _key(
+        None, "PEM file with the certificate authorities to trust, instead of the system's.", live=True
+    )
     ca_fingerprint: str = _key(
         "", "SHA-256 fingerprint of the certificate authority to trust.", allowed="64 hexadecimal digits",
         rule=_fingerprint, live=True,
@@ -229,7 +233,9 @@ class Config:
         "standard", "How much is captured: processes and connections only; all but quiet files; all; all, not folded.",
         live=True,
     )  # fmt: skip
-    fold: bool = _key(True, "Sum up repeated reads and writes of one open file. Always off in profile trace.", live=True)
+    fold: bool = _key(
+        True, "Sum up repeated reads and writes of one open file. Always off in profile trace.", live=True
+    )
     quiet_age_s: int = _key(
         DAY_S, "Age of the last change from which a root-owned file counts as quiet.", unit="seconds",
         minimum=0, maximum=3650 * DAY_S, live=True,
@@ -239,9 +245,16 @@ class Config:
         "Directories and files under which nothing is quiet.", minimum=0, maximum=8, allowed="absolute paths", live=True,
     )  # fmt: skip
     args_limit_bytes: int = _key(
-        8192, "How much of a program's arguments is recorded.", unit="bytes", minimum=64, maximum=16384, live=True,
+        8192,
+        "How much of a program's arguments is recorded.",
+        unit="bytes",
+        minimum=64,
+        maximum=16384,
+        live=True,
     )
-    hash: bool = _key(True, "SHA-256 of executables, read off the hot path; off: no file is ever opened for it.", live=True)
+    hash: bool = _key(
+        True, "SHA-256 of executables, read off the hot path; off: no file is ever opened for it.", live=True
+    )
     hash_max_bytes: int = _key(
         256 * MIB, "Larger executables get no hash.", unit="bytes", minimum=1, maximum=64 * GIB, live=True
     )
@@ -265,21 +278,40 @@ class Config:
         4, "Pause between two looks at the rings; up to 100 ms while little happens.", unit="ms", minimum=1,
         maximum=100, live=True,
     )  # fmt: skip
-    heartbeat_interval_s: int = _key(60, "Time between two heartbeats.", unit="seconds", minimum=1, maximum=DAY_S, live=True)
+    heartbeat_interval_s: int = _key(
+        60, "Time between two heartbeats.", unit="seconds", minimum=1, maximum=DAY_S, live=True
+    )
     fold_interval_s: int = _key(
-        60, "Time after which an open file's totals are logged.", unit="seconds", minimum=1, maximum=DAY_S, live=True,
+        60,
+        "Time after which an open file's totals are logged.",
+        unit="seconds",
+        minimum=1,
+        maximum=DAY_S,
+        live=True,
     )
     commit_bytes: int = _key(
-        8 * MIB, "The log is made durable (fdatasync) after so many bytes.", unit="bytes", minimum=1, maximum=GIB, live=True,
+        8 * MIB,
+        "The log is made durable (fdatasync) after so many bytes.",
+        unit="bytes",
+        minimum=1,
+        maximum=GIB,
+        live=True,
     )
     commit_interval_ms: int = _key(
-        1000, "The log is made durable at the latest after this time.", unit="ms", minimum=1, maximum=60_000, live=True,
+        1000,
+        "The log is made durable at the latest after this time.",
+        unit="ms",
+        minimum=1,
+        maximum=60_000,
+        live=True,
     )
     rotate_bytes: int = _key(
         0, "Rotate the log at this size; 0: off, as logrotate does it. Never use both.", unit="bytes",
         minimum=0, maximum=1024 * GIB, allowed="0 or at least 4096", rule=_rotation, live=True,
     )  # fmt: skip
-    rotate_keep: int = _key(8, "Rotated files to keep, with `rotate_bytes`.", unit="files", minimum=1, maximum=10_000, live=True)
+    rotate_keep: int = _key(
+        8, "Rotated files to keep, with `rotate_bytes`.", unit="files", minimum=1, maximum=10_000, live=True
+    )
     log_min_free: int = _key(
         5, "Below so much free space on the log's file system rotated files are removed, shipped ones first; 0: never.",
         unit="percent", minimum=0, maximum=90, live=True,

@@ -25,7 +25,12 @@ def groups(kind: EventType) -> dict[str, tuple[Shown, ...]]:
     shared |= {"ts", "cpu", "ino", "dev", "mode"}  # events.COMMON, KERNEL_SHOWN and FILE_SHOWN have them
     lane = _members(member for member in record if member.name not in shared)
     task = _members(member for member in events.TASK.fields if control or not member.path.startswith("ebpf.login."))
-    if control and kind.object != "socket" and not {"path", "program"} & set(kind.blobs) and kind.name != "kernel_io_uring":
+    if (
+        control
+        and kind.object != "socket"
+        and not {"path", "program"} & set(kind.blobs)
+        and kind.name != "kernel_io_uring"
+    ):
         lane = tuple(shown for shown in lane if shown.path != "ebpf.fd")
     found = {
         "every document": events.COMMON,

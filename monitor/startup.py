@@ -32,6 +32,7 @@ from monitor.mirror import Mirror
 from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.pipeline import Counts, Pipeline
+from monitor.quiet import Settled
 from monitor.redact import Redactor
 from monitor.retention import Retention
 
@@ -141,6 +142,7 @@ class Startup:
         self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
         self.order = order
         self._screen()
+        self.settled = Settled(self.capture.calm, self.config.quiet_age_s)
         if self.options.record:
             self._record(origin)
 
@@ -160,6 +162,13 @@ class Startup:
             return raw
 
         self.order.screen = screen
+
+    def beside(self) -> None:
+        """What each turn looks at beside the rings: hashes that came late, file systems that were mounted."""
+        while self.hasher is not None and self.pipeline.room and (answer := self.hasher.answer()) is not None:
+            self.pipeline.hashed(answer)
+        if self.settled.stirred:
+            self.settled.look()
 
     def _origin(self) -> Origin:
         return Origin(self.host, f"{self.epoch:016x}", self.config.tags, self.config.labels)
@@ -191,6 +200,8 @@ class Startup:
 
     def configure(self) -> None:
         """Tells the programs what holds now; each second: sensitive paths may be replaced, the wall clock may step."""
+        self.settled.quiet_age_s = self.config.quiet_age_s
+        self.settled.look()
         sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
         now = (tuple(sensitive), self.clock.offset_ns // 1_000_000_000)
         if now == self._configured:

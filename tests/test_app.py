@@ -33,9 +33,12 @@ def monitor(tmp_path: Path) -> app.Monitor:
 
 
 def test_a_step_of_the_wall_clock_is_a_recorded_event(monitor: app.Monitor) -> None:
+    stepped: list[tuple[int, int]] = []
     monitor.clock = cast(Any, SimpleNamespace(sample=lambda: -2_000_000_000))
+    monitor.settled = cast(Any, SimpleNamespace(step=lambda now, before: stepped.append((now, before))))
     monitor._each_second()
     assert cast(Any, monitor.pipeline).made == [("monitor_config", {"clock": {"step_ns": -2_000_000_000}})]
+    assert [before - now for now, before in stepped] == [2]
 
 
 def test_a_notice_of_the_log_is_a_recorded_event_and_is_said(monitor: app.Monitor) -> None:

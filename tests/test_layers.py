@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "clock",
         ),
         *("procfs", "enrich", "names", "naming", "proctable"),  # who did it
-        *("redact", "redact_rules", "hashing"),  # what is masked and added before
+        *("redact", "redact_rules", "hashing", "quiet"),  # what is masked and added before
         *(
             "log",
             "logfiles", "scan", "retention",

@@ -25,6 +25,7 @@ SOURCES = (
     "generated/events.h",
     "common.h",
     "path.h",
+    "quiet.h",
     "context.h",
     "process.c",
     "file.c",
@@ -46,7 +47,7 @@ OPTIONAL_HOOKS = {"module_load": "tp_btf/module_load"}
 ON_DEMAND = ("whoami", "found")
 URING_MAPS = ("requests", "noted", "fixed_users", "staging", "pending", "by_data", *uring.JUMPS)
 PRIVATE_MAPS = ("lineage", "arguments", "kept", "module_names", "known", "sent", "verdicts", "scratch", "jump")
-MAPS = ("calls", "config", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
+MAPS = ("calls", "config", "calm", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
 SLACK = 20480

@@ -18,7 +18,7 @@ files_struct: fdt fd_array
 fdtable: fd max_fds
 file: f_path.dentry f_path.mnt f_inode f_flags f_mode private_data
 dentry: d_parent d_name.hash_len d_name.name d_inode d_hash.pprev
-inode: i_ino i_generation i_mode i_size i_sb i_uid i_gid
+inode: i_ino i_generation i_mode i_size i_nlink i_sb i_uid i_gid
 super_block: s_dev s_magic s_type
 file_system_type: name
 vfsmount: mnt_root mnt_sb
@@ -127,13 +127,14 @@ def offsets(btf: Btf) -> dict[str, int]:
     # Linux include/linux/pid.h, enum pid_type: PIDTYPE_TGID since v4.19
     for name, fallback in (("PIDTYPE_TGID", 1), ("PIDTYPE_PGID", 2), ("PIDTYPE_SID", 3)):
         found[name] = btf.enum_value("pid_type", name) or fallback
+    found["HAVE_TAI"] = int(btf.enum_value("bpf_func_id", "BPF_FUNC_ktime_get_tai_ns") is not None)
     numbers = {call.name: call.number for call in TABLES.get(platform.machine(), ())}
     found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in _NUMBERED}
     return found
 
 
 OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, NAMES, OBJECT, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
-CREDENTIALS, NAMESPACE, TRACING, SIGNAL, KERNEL = range(15, 20)
+CREDENTIALS, NAMESPACE, TRACING, SIGNAL, KERNEL, CLOCK = range(15, 21)
 TAILS = (
     "sys_exit",
     "define_task",
@@ -153,6 +154,7 @@ TAILS = (
     "tracing",
     "signal_failed",
     "kernel_act",
+    "clock_set",
 )
 """Programs that are reached by tail calls, in the order of the jump table."""
 _PROGRAMS = {
@@ -164,6 +166,7 @@ _PROGRAMS = {
     TRACING: "tracing",
     SIGNAL: "signal_failed",
     KERNEL: "kernel_act",
+    CLOCK: "clock_set",
     EXEC: "process_failed",
     FORK: "process_failed",
     **dict.fromkeys((CONNECT, BIND, LISTEN, ACCEPT), "socket_control"),
@@ -310,6 +313,13 @@ _X86 = (
     Call("move_mount", 429, 429, NAMES, "file_mount", where=4, dir=3, second=2, dir2=1, value=5),
     Call("umount", -1, 22, NAMES, "file_umount", where=1),
     Call("umount2", 166, 52, NAMES, "file_umount", where=1, value=2),
+    Call("clock_settime", 227, 264, CLOCK),  # no event: `quiet` must hear of it
+    Call("clock_settime64", -1, 404, CLOCK),
+    Call("clock_adjtime", 305, 343, CLOCK),
+    Call("clock_adjtime64", -1, 405, CLOCK),
+    Call("settimeofday", 164, 79, CLOCK),
+    Call("adjtimex", 159, 124, CLOCK),
+    Call("stime", -1, 25, CLOCK),
     Call("init_module", 175, 128, KERNEL, "kernel_module", second=3),
     Call("finit_module", 313, 350, KERNEL, "kernel_module", dir=1, second=2, value=3),
     Call("delete_module", 176, 129, KERNEL, "kernel_module", second=1, value=2),
@@ -343,7 +353,7 @@ _X86 = (
 )
 TABLES = {"x86_64": _X86}
 _PROCESS = (EXEC, FORK)
-MINIMAL = (CONNECT, LISTEN, ACCEPT, *_PROCESS)
+MINIMAL = (CLOCK, CONNECT, LISTEN, ACCEPT, *_PROCESS)
 
 
 def calls(profile: str, machine: str | None = None) -> dict[int, int]:

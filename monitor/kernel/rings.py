@@ -30,6 +30,10 @@ TAIL = 8
 REFUSED_RING, REFUSED_CONTROL = 16, 20
 SELF, PROFILE, QUIET, DEFINED, UNSTABLE, SWITCHES = range(24, 30)
 ACCOUNT_WORDS = 32
+# words of struct calm (bpf/quiet.h); behind them the devices, 32 bits each
+CHANGES, SEEN, SUSPECT_FROM, SUSPECT_TO, TAI_OFFSET, DEVICES = range(6)
+KNOWN_FILE_SYSTEMS = 32
+CALM_BYTES = 8 * DEVICES + 4 * KNOWN_FILE_SYSTEMS
 CLASSES = ("process", "file", "socket")
 
 CALLS = 2048
@@ -150,6 +154,7 @@ class Capture:
         self.sessions: Words = self._map("sessions", made.sessions * 80).view(np.int64).reshape(made.sessions, 10)
         self.commit = CommitPage(self._map("commit", made.commit))
         self._config = self._map("config", 4096)
+        self.calm: Words = self._map("calm", 4096)[:CALM_BYTES].view(np.int64)
         self._calls = self._map("calls", 8 * CALLS).view(np.int64)
         self._answer = self._map("answer", -(-(SCRATCH + CONTROL.size) // 4096) * 4096)
         self._whoami = bpf.obj_get(directory / "prog_whoami")

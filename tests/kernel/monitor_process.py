@@ -206,9 +206,9 @@ class MonitorProcess:
             time.sleep(0.005)
 
     def lifetime(self, pid: int, seconds: float = 15) -> list[Document]:
-        """All documents of a process that has ended, once its exit is in the log."""
+        """All documents of what a process did, which has ended, once its exit is in the log; late hashes are the reader's."""
         self.until(lambda: self.journal.ended(pid), f"the exit of process {pid}", seconds)
-        return self.journal.documents(pid)
+        return [one for one in self.journal.documents(pid) if name_of(one) != "process_hash"]
 
     def program(self, pid: int, seconds: float = 15) -> list[Document]:
         """The same between the program's exec and its exit, both left out: what the program itself did."""
