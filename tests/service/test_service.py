@@ -313,7 +313,8 @@ def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
     (etc / "admin.env").write_text(f"ES_USER=admin\nES_PASSWORD={PASSWORDS['admin']}\n")
     (etc / "admin.env").chmod(0o600)
     place = {"es_host": "localhost", "es_port": es.es_port, "es_user": es.es_user, "es_password": es.es_password}
-    service.configure(es_config=place | {"ca_certs": "/etc/ebpf-monitor/ca.pem", "batch_size": 2000})
+    es_config = place | {"ca_certs": "/etc/ebpf-monitor/ca.pem", "batch_size": 2000}
+    service.configure(es_config=es_config, heartbeat_interval_s=2)
     setup = ("ebpf-monitor", "setup-elasticsearch", "--credentials", "/etc/ebpf-monitor/admin.env")
     service.machine.run(*setup, check=True)
     (etc / "admin.env").unlink()
@@ -336,6 +337,8 @@ def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
             lambda: delivered() >= performed, 120, f"{performed} acts are delivered: {service.machine.journal(SHIP)}"
         )
         assert delivered() == performed
+        beats = lambda: [one["ledger"].get("created", 0) for one in documents(service, "monitor_heartbeat")]  # noqa: E731
+        wait_for(lambda: max(beats()) >= performed, 60, "the collector may read how far the delivery is")
         assert service.machine.show(SHIP, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
         pid = service.machine.host_pid(int(service.machine.show(SHIP, "MainPID")["MainPID"]))
         status = Path(f"/proc/{pid}/status").read_text()
