@@ -32,6 +32,11 @@ LEDGER: dict[str, tuple[str, str]] = {
     "unwritten": ("lines_unwritten", "Lines that could not be written to the log."),
     "expired": ("lines_expired", "Lines removed by log_min_free before they were shipped."),
     "torn": ("lines_torn", "Lines cut after a crash."),
+    "created": ("documents_created", "Lines that are documents in Elasticsearch now."),
+    "duplicate": ("documents_duplicate", "Lines that were there already when they were sent (again)."),
+    "conflict": ("documents_conflict", "Dead letters whose id belongs to another document."),
+    "dead_letter": ("documents_dead_letter", "Lines that Elasticsearch refuses; they are in dead-letter.jsonl."),
+    "withheld": ("lines_withheld", "Lines that es_config.profile does not deliver."),
     "redacted": ("lines_redacted", "Lines in which secrets were masked."),
 }
 """Member of the ledger: name of the counter, and its meaning. Counters begin at 0 with each start of the monitor."""
@@ -105,9 +110,11 @@ def _state(found: Status) -> Iterator[Metric]:
 
 
 def _ledger(found: Status) -> Iterator[Metric]:
-    ledger = member(found.last, "ledger")
+    ledger = found.document()["ledger"]
     for name, (metric, doc) in LEDGER.items():
         yield _counter(metric, doc, ledger.get(name))
+    if isinstance(ledger.get("lag"), int):
+        yield _gauge("delivery_lag_lines", "Lines in the log that are not delivered yet.", ledger["lag"])
     for name, label, doc in (
         ("refused", "reason", "Events that found no room in a ring: lost, and recorded as lost."),
         ("suppressed", "rule", "Events that the configuration or the monitor's own identity keeps out."),

@@ -18,7 +18,8 @@ from typing import Any
 import orjson
 
 from monitor.compact import neutral
-from monitor.logfiles import LIVE_NAME, LogFile, ReaderError, files, line_identity, open_regular
+from monitor.logfiles import LIVE_NAME, LogFile, ReaderError, files, is_log_name, line_identity, open_regular
+from monitor.retention import free_percent
 
 EXIT_BALANCED, EXIT_UNBALANCED, EXIT_STOPPED = 0, 1, 3
 STALE_S = 5.0
@@ -76,6 +77,8 @@ class Status:
             "uptime_s": None if self.uptime_s is None else round(self.uptime_s, 1),
             "status_age_s": None if self.age_s is None else round(self.age_s, 1),
             "balanced": self.balanced, "stale": self.stale, "log_problem": self.log_problem,
+            "config_problem": str(last.get("config_problem") or ""), "off": member(last, "off"),
+            "cpu_seconds": last.get("cpu_seconds"), "resident_bytes": last.get("resident_bytes"),
             "events_dir": last.get("events_dir"), "sequence": last.get("sequence"),
             "lag": {"in_rings": ledger.get("in_flight"), "not_durable": self._not_durable(),
                     "ring_fill": last.get("ring_fill")},
@@ -257,14 +260,22 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
             return
         yield "last seen", f"{duration(status.age_s)} ago, as process {last.get('pid')}"
     else:
-        since = "" if status.uptime_s is None else f" for {duration(status.uptime_s)}"
+        since = ""
+        if status.uptime_s is not None:
+            began = datetime.datetime.fromtimestamp(time.time() - status.uptime_s).astimezone()
+            since = f" since {began:%Y-%m-%d %H:%M:%S} ({duration(status.uptime_s)})"
         yield "monitor", f"running as process {status.pid}{since}"
         if status.age_s is None:
             yield "status", "not written yet"
             return
         if status.stale:
             yield "status", f"STALE: written {duration(status.age_s)} ago, should be each second"
-    yield "log", f"{last.get('events_dir')}/{LIVE_NAME}, profile {last.get('profile')}, epoch {last.get('epoch')}"
+    yield "log", f"{last.get('events_dir')}/{LIVE_NAME}{_size(last.get('events_dir'))}"
+    yield "profile", f"{last.get('profile')}, epoch {last.get('epoch')}"
+    off = member(last, "off")
+    if off:
+        reasons = {str(why): [name for name in off if off[name] == why] for why in off.values()}
+        yield "off", "; ".join(f"{_few(names)} ({why})" for why, names in reasons.items())
     lag, loss, ledger = found["lag"], found["loss"], found["ledger"]
     fill = lag["ring_fill"] if isinstance(lag["ring_fill"], int | float) else 0.0
     yield "logged", f"{_number(last.get('sequence'))} lines, {_number(last.get('bytes_written'))} bytes in this run"
@@ -276,17 +287,58 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         yield "volume", f"{status.gb_per_day:.2f} GB per day at the rate of {found['gb_per_day_from']}"
     if last.get("sync_failures"):
         yield "disk", f"{_number(last['sync_failures'])} syncs failed"
+    if last.get("config_problem"):
+        yield "config", f"NOT TAKEN: {last['config_problem']}"
     if status.log_problem:
         yield "log", f"CANNOT BE WRITTEN: {status.log_problem}"
     yield "ledger", "balanced" if status.balanced else "NOT BALANCED"
-    for name, value in ledger.items():
-        if name != "balanced":
-            inner = (
-                ", ".join(f"{key} {_number(count)}" for key, count in value.items())
-                if isinstance(value, dict)
-                else _number(value)
-            )
-            yield f"  {name}", inner
+    yield from _ledger_rows(ledger)
+
+
+_EQUATIONS = (
+    ("  kernel", ("kernel_seen",), ("submitted", "refused", "suppressed")),
+    ("  rings", ("submitted",), ("received", "in_flight", "died")),
+    ("  log", ("received", "made"), ("logged", "filtered", "quarantined", "unwritten")),
+)
+
+
+def _ledger_rows(ledger: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The equations, and in a last line what stands beside them; terms that are 0 are left out."""
+    told = {"balanced"}
+    for name, left, right in _EQUATIONS:
+        told.update(left, right)
+        sides = []
+        for side in (left, right):
+            terms = [_term(term, ledger.get(term), keep=term in (*left, right[0])) for term in side]
+            sides.append(" + ".join(filter(None, terms)))
+        yield name, " = ".join(sides)
+    beside = [text for term, value in ledger.items() if term not in told and (text := _term(term, value))]
+    if beside:
+        yield "  beside", ", ".join(beside)
+
+
+def _term(name: str, value: object, *, keep: bool = False) -> str:
+    """`refused 7` ; "" for nothing."""
+    if isinstance(value, dict):
+        value = sum(count for count in value.values() if isinstance(count, int))
+    return f"{name} {_number(value)}" if value or keep else ""
+
+
+def _size(directory: object) -> str:
+    """How big the log is on the disk, and what is left there."""
+    if not isinstance(directory, str):
+        return ""
+    try:
+        with os.scandir(directory) as entries:
+            sizes = [entry.stat().st_blocks * 512 for entry in entries if is_log_name(entry.name)]
+        free = free_percent(Path(directory))
+    except OSError:
+        return ""
+    return f", {sum(sizes) / 1e9:.2f} GB in {len(sizes)} files, {free:.0f} % of the disk free"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _number(value: object) -> str:

@@ -40,13 +40,15 @@ def values(read: Callable[[], Status]) -> dict[str, float]:
 
 def test_every_count_of_the_ledger_is_a_metric() -> None:
     names = {path.split(".")[0] for path in _ledger_paths()}
-    assert names - {"refused", "suppressed", "in_flight"} == set(metrics.LEDGER)
+    assert names - {"refused", "suppressed", "in_flight", "lag"} == set(metrics.LEDGER)
     found = values(status)
     assert found["events_seen_total"] == 110
     assert found["lines_logged_total"] == 91
     assert found["events_refused_total[ring_full]"] == 7
     assert found["events_suppressed_total[self]"] == 13
     assert found["events_in_flight"] == 2
+    delivering = values(lambda: status(ledger=ledger(created=80, lag=11)))
+    assert (delivering["documents_created_total"], delivering["delivery_lag_lines"]) == (80, 11)
 
 
 def _ledger_paths() -> list[str]:
@@ -130,6 +132,6 @@ def test_each_alert_is_tested_and_has_a_row_in_the_operators_page(rules: str) ->
 
 
 def test_rules_speak_of_metrics_that_exist(rules: str) -> None:
-    shown = set(re.findall(r"^# TYPE (\w+)", metrics.text(lambda: status(events_dir="/")).decode(), re.MULTILINE))
+    shown = set(re.findall(r"^# TYPE (\w+)", metrics.text(lambda: status(events_dir="/", ledger=ledger(lag=1))).decode(), re.MULTILINE))
     used = set(re.findall(r"\bebpf_monitor_\w+", rules))
     assert used <= shown

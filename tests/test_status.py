@@ -234,3 +234,36 @@ def test_duration_has_the_two_largest_units(seconds: float, text: str) -> None:
 def test_hostile_status_cannot_move_the_cursor(running: RunDir) -> None:
     running.status(events_dir="/tmp/\x1b[2J", profile="\u202efull")
     assert all(row.isprintable() for row in table(running.read()).splitlines())
+
+
+def test_it_fits_one_screen_and_answers_what_is_asked_first(running: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes(b"x" * 4096)
+    (tmp_path / "events.jsonl.1.gz").write_bytes(b"x" * 4096)
+    big = ledger(kernel_seen=12_345_678_901, submitted=12_345_678_000, received=12_345_678_000, logged=12_345_690_000,
+                 made=12_000, folded=98_765_432, torn=1, expired=40_000, redacted=12)  # fmt: skip
+    off = {f"event_{number}": "profile minimal" for number in range(40)} | {"file_map": "the kernel has no ringbuf"}
+    running.status(
+        ledger=big,
+        events_dir=str(tmp_path),
+        off=off,
+        config_problem="/etc/x.json:3: ring_bytes: restart",
+        sync_failures=3,
+    )
+    rows = table(running.read()).splitlines()
+    assert len(rows) <= 22
+    text = "\n".join(rows)
+    for answer in ("since 20", "lost", "lag", "in 2 files", "of the disk free", "and 37 more (profile minimal)",
+                   "file_map (the kernel has no ringbuf)", "NOT TAKEN: /etc/x.json:3", "GB per day"):  # fmt: skip
+        assert answer in text
+    assert "kernel_seen 12,345,678,901 = submitted 12,345,678,000 + refused 7 + suppressed 13" in text
+    assert "received 12,345,678,000 + made 12,000 = logged 12,345,690,000\n" in text
+    assert all(part in text for part in ("folded 98,765,432", "torn 1", "expired 40,000", "redacted 12"))
+
+
+def test_every_number_of_the_ledger_is_shown_unless_it_is_0(running: RunDir) -> None:
+    counts = {
+        name: index + 7 for index, name in enumerate(ledger()) if name not in ("refused", "suppressed", "balanced")
+    }
+    running.status(ledger=ledger(**counts))
+    text = table(running.read())
+    assert all(f"{name} {count}" in text for name, count in counts.items())
