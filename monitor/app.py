@@ -29,7 +29,7 @@ from monitor.kernel.compile import CompileError
 from monitor.kernel.control import ControlError
 from monitor.kernel.probes import ProbeError
 from monitor.kernel.selftest import SelfTestError
-from monitor.ledger import State, is_unwritten, retold, unwritten
+from monitor.ledger import State, expired, is_unwritten, retold, unwritten
 from monitor.log import LogError
 from monitor.notify import Notifier, Progress, Service
 from monitor.retention import Going
@@ -78,6 +78,8 @@ class Monitor(Steered):
         """Everything up to the loop. Raises StartError."""
         self.open()
         self._first_documents()
+        if self.delivery is not None:
+            self.delivery.start()
 
     def _first_documents(self) -> None:
         scanned = self.capture.scan()
@@ -271,6 +273,8 @@ class Monitor(Steered):
         self.service.reloading()
         if self.follower is not None:
             self.follower.again()
+        if self.delivery is not None:
+            self.delivery.reload()
         try:
             self.log.reopen()
         except LogError as error:
@@ -291,6 +295,7 @@ class Monitor(Steered):
         for members in self.ledger.degraded():
             self._loss(members)
         self._keep_room()
+        self._deliver()
         notices, self._notices = [*self._notices, *self.log.poll()], []
         for notice in notices:
             self.options.say(notice)
@@ -299,6 +304,15 @@ class Monitor(Steered):
         if self.options.tick is not None:
             self.options.tick(self.status())
 
+    def _deliver(self) -> None:
+        """Looks after the shipper; what it found removed before it was delivered is a loss record, once it is in the log."""
+        if self.delivery is None:
+            return
+        self.delivery.told()  # of the second before: committed since
+        self.delivery.poll()
+        for one in self.delivery.removed():
+            self._loss({"loss": expired(one.epoch, one.first, one.last, one.reason)})
+
     def _keep_room(self) -> None:
         """Below log_min_free rotated files go: what was not shipped is recorded first, then they are removed."""
         going = self.retention.look(self.config.log_min_free)
@@ -306,6 +320,8 @@ class Monitor(Steered):
             for lost in one.unshipped:
                 self.pipeline.counts.expired += lost.last - lost.first + 1
                 self._loss({"loss": lost.loss})
+                if self.delivery is not None:
+                    self.delivery.recorded(lost.epoch, lost.first, lost.last)
         self._notices += [one.sentence for one in (*self._expired, *going)]
         self._expired, self._going = [], going
         if going:
@@ -319,6 +335,9 @@ class Monitor(Steered):
     def status(self) -> dict[str, Any]:
         """What `status --json` prints."""
         oldest = int(self.capture.accounts[:, rings.SEQ].sum())
+        ledger = self.ledger.balance()
+        if self.delivery is not None:
+            ledger |= self.delivery.shipped_side(f"{self.epoch:016x}", ledger["logged"])
         return {
             "pid": os.getpid(),
             "epoch": f"{self.epoch:016x}",
@@ -332,12 +351,14 @@ class Monitor(Steered):
             "config_problem": self.config_problem,
             "profile": self.config.profile,
             "events_dir": str(self.config.events_dir),
+            "output_dir": str(self.config.output_dir),
+            "storage_type": self.config.storage_type,
             "adopted": self.adopted,
             "time": time.time(),
             "off": self.off(),
             "cpu_seconds": round(time.process_time(), 3),
             "resident_bytes": resident_bytes(),
-            "ledger": self.ledger.balance(),
+            "ledger": ledger,
             "hash": self.hasher.status() if self.hasher is not None else None,
         }
 
@@ -397,6 +418,8 @@ class Monitor(Steered):
         self.log.sync_now()
         self._write_status()
         self.log.close()
+        if self.delivery is not None:
+            self.delivery.stop()
         if self.options.record:
             self.recorder.close()
         self.capture.close()

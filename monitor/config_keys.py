@@ -228,6 +228,10 @@ class Config:
         Path("/var/monitoring/outputs"), "Directory of reports, exports and the delivery's checkpoint."
     )
     storage_type: StorageType = _key("local", "`local`: only the log; `elasticsearch`: deliver the log as well.")
+    ship_user: str = _key(
+        "", "User that the shipper's process of `run` becomes; empty: `ebpf-monitor` where there is one, else a free number.",
+        allowed="a user name", rule=_user,
+    )  # fmt: skip
     es_config: EsConfig = EsConfig()
     profile: Profile = _key(
         "standard", "How much is captured: processes and connections only; all but quiet files; all; all, not folded.",

@@ -97,6 +97,14 @@ def is_unwritten(members: dict[str, Any]) -> bool:
     return members["loss"]["class"] == "log" and "first" not in members["loss"]
 
 
+def expired(epoch: str, first: int, last: int, reason: str) -> dict[str, Any]:
+    """`ebpf.loss` for lines that were removed from the log before they were delivered; `last` 0: nobody knows how far."""
+    known = last >= first
+    loss = {"class": "log", "count": last - first + 1 if known else 0, "first": first, "last": last if known else first}
+    loss |= {"reason": "expired" if reason == "removed" else "damaged", "epoch": epoch}
+    return loss if known else loss | {"exact": False}
+
+
 def retold(untold: list[dict[str, Any]], lines: int, reason: str, epoch: str) -> list[dict[str, Any]]:
     """The loss records to make after a batch of `lines` lines was given up, which would have had the records `untold`:
     those again, and one for the lines of all such batches with the same reason."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from monitor import describe, recording, recovery, replay
+from monitor import delivery, describe, recording, recovery, replay
 from monitor.clock import WallClock
 from monitor.config import Sources
 from monitor.config_keys import Config
 from monitor.decode import DecodeError
+from monitor.delivery import Delivery
 from monitor.durable import read_durable
 from monitor.encode import Origin
 from monitor.enrich import HostFacts, UserNames
@@ -49,6 +50,8 @@ class Options:
     tick: Callable[[dict[str, Any]], None] | None = None
     sources: Sources | None = None
     """the files that the configuration came from: their changes are followed"""
+    deliver: bool = False
+    """start the shipper as a child"""
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Startup:
     def open(self) -> None:
         """Everything up to the first document. Raises StartError."""
         check_capabilities()
+        self.delivery = Delivery(self.config, self.options.say) if self.options.deliver else None
         self.lock = Lock(self.config.run_dir)
         self.host, self.clock = HostFacts.read(), WallClock()
         told = pins.ensure_bpffs(self.config.pin_dir)
@@ -80,8 +84,9 @@ class Startup:
             sync_interval_ms=self.config.commit_interval_ms,
             rotate_bytes=self.config.rotate_bytes,
             rotate_keep=self.config.rotate_keep,
+            group=self.delivery.user.gid if self.delivery is not None else None,
         )
-        self.retention = Retention(self.config.events_dir, lambda: None)
+        self.retention = Retention(self.config.events_dir, lambda: delivery.place(self.config.output_dir))
         mirror = Mirror(self.capture.memory())
         state, self.previous = recovery.recover(self.capture, self.log, mirror)
         self.durable = read_durable(self.config.events_dir)
@@ -185,6 +190,8 @@ class Startup:
         if (wanted.tags, wanted.labels) != (before.tags, before.labels):
             self.pipeline.rename(self._origin())
         self._screen()
+        if self.delivery is not None and wanted.es_config != before.es_config:
+            self.delivery.configure(wanted)
         self._configured = ()
         self.configure()
 

@@ -20,6 +20,7 @@ import orjson
 from monitor.compact import neutral
 from monitor.logfiles import LIVE_NAME, LogFile, ReaderError, files, is_log_name, line_identity, open_regular
 from monitor.retention import free_percent
+from monitor.ship import state
 
 EXIT_BALANCED, EXIT_UNBALANCED, EXIT_STOPPED = 0, 1, 3
 STALE_S = 5.0
@@ -46,6 +47,7 @@ class Status:
     last: dict[str, Any]
     gb_per_day: float | None = None
     today: bool = False
+    shipped: state.Shipped | None = None
 
     @property
     def stale(self) -> bool:
@@ -86,8 +88,29 @@ class Status:
             "bytes_written": last.get("bytes_written"),
             "gb_per_day": None if self.gb_per_day is None else round(self.gb_per_day, 3),
             "gb_per_day_from": None if self.gb_per_day is None else "today" if self.today else "this run",
-            "ledger": ledger,
+            "ledger": ledger | self._shipped_side(), "delivery": self.delivery,
         }  # fmt: skip
+
+    @property
+    def delivery(self) -> dict[str, Any] | None:
+        """The shipper's status.json with its age; None where nothing is delivered."""
+        found = None if self.shipped is None else self.shipped.status
+        if not found:
+            return {"state": "not started"} if self.last.get("storage_type") == "elasticsearch" else None
+        written = found.get("time")
+        age = round(time.time() - written, 1) if isinstance(written, int | float) else None
+        stopped = found.get("state") != "stopped" and (age is None or age > 3 * STALE_S)
+        return found | {"age_s": age} | ({"state": "not running"} if stopped else {})
+
+    def _shipped_side(self) -> dict[str, int]:
+        """What became of the logged lines of this epoch: with `torn`, their sum is `logged`."""
+        ledger = _member(self.last, "ledger")
+        logged, epoch = ledger.get("logged"), self.last.get("epoch")
+        if self.running and "created" in ledger:
+            return {}  # the monitor's own look, at the moment of its other figures
+        if self.shipped is None or not isinstance(logged, int) or not isinstance(epoch, str):
+            return {}
+        return self.shipped.ledger(epoch, logged)
 
     def _not_durable(self) -> int | None:
         written, durable = self.last.get("sequence"), self.last.get("durable_sequence")
@@ -116,12 +139,18 @@ def read(run_dir: Path, now: float | None = None) -> Status:
     except OSError as error:
         raise StatusError(f"cannot read {run_dir}: {error.strerror}") from None
     if pid is None:
-        return Status(False, None, None, None if written is None else now - written, found)
+        return Status(False, None, None, None if written is None else now - written, found, shipped=_shipped(found))
     uptime = None if began is None else max(0.0, now - began)
     if found.get("pid") != pid:  # an earlier run's: this one has not written its own yet
         return Status(True, pid, uptime, None, {})
     rate, today = _gb_per_day(found, uptime, now)
-    return Status(True, pid, uptime, None if written is None else now - written, found, rate, today)
+    age = None if written is None else now - written
+    return Status(True, pid, uptime, age, found, rate, today, _shipped(found))
+
+
+def _shipped(found: dict[str, Any]) -> state.Shipped | None:
+    where = found.get("output_dir")
+    return state.read(Path(where) / state.DIRECTORY) if isinstance(where, str) else None
 
 
 def _lock(path: Path) -> tuple[int | None, float | None]:
@@ -291,6 +320,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         yield "config", f"NOT TAKEN: {last['config_problem']}"
     if status.log_problem:
         yield "log", f"CANNOT BE WRITTEN: {status.log_problem}"
+    if found["delivery"] is not None:
+        yield from _delivery_rows(found["delivery"])
     yield "ledger", "balanced" if status.balanced else "NOT BALANCED"
     yield from _ledger_rows(ledger)
 
@@ -339,6 +370,21 @@ def _size(directory: object) -> str:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _delivery_rows(delivery: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether Elasticsearch gets what is logged, how far it is behind, and since when and why not."""
+    lag, text = _member(delivery, "lag"), str(delivery.get("state"))
+    if lag:
+        seconds = lag.get("seconds")
+        behind = duration(seconds) if isinstance(seconds, int | float) else "?"
+        text += f", behind by {_number(lag.get('events'))} events, {_number(lag.get('bytes'))} bytes, {behind}"
+    yield "delivery", text
+    since = delivery.get("since")
+    if delivery.get("reason") and isinstance(since, int | float):
+        yield "", f"NOT DELIVERING for {duration(max(0.0, time.time() - since))}: {delivery['reason']}"
+    if delivery.get("insecure"):
+        yield "", "INSECURE: the server's certificate is not verified"
 
 
 def _number(value: object) -> str:

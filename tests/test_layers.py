@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # click only, no logic
     "commands": ("__main__", "cli"),
     # composition, signals, drain
-    "composition": ("app", "steering", "live", "startup", "instance", "notify"),
+    "composition": ("app", "delivery", "steering", "live", "startup", "instance", "notify"),
     # what people ask for beside capture
     "questions": (
         *("coverage", "doctor", "generate", "metrics", "replay", "search", "status", "verify"),

@@ -9,7 +9,6 @@ import click
 
 from monitor import config
 from monitor.cli.program import (
-    EXIT_CONFIG,
     EXIT_OK,
     PATH,
     as_json_text,
@@ -37,7 +36,15 @@ from monitor.config_keys import Config
     "--duration", type=click.FloatRange(min=0), callback=finite, metavar="SECONDS", help="Stop after this time."
 )
 @click.option("--record", type=PATH, metavar="FILE", help="Also write the raw samples to FILE, for `replay`.")
-def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float | None, record: Path | None) -> int:
+@click.option("--no-ship", is_flag=True, help="Leave the delivery to a separate `ship`.")
+def run(
+    path: Path | None,
+    shown: bool,
+    ready_file: Path | None,
+    duration: float | None,
+    record: Path | None,
+    no_ship: bool,
+) -> int:
     """Capture events into the log, until Ctrl-C or SIGTERM.
 
     \b
@@ -53,8 +60,6 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
         return die(str(error), error.status)
     found, sources = loaded(path)
     settings = found.config
-    if settings.storage_type == "elasticsearch":
-        return die("storage_type elasticsearch: the delivery is not built yet; set storage_type to local", EXIT_CONFIG)
     numba_cache(settings.output_dir / "cache")
     from monitor import app, display, startup
     from monitor.enrich import HostFactsError
@@ -70,6 +75,7 @@ def run(path: Path | None, shown: bool, ready_file: Path | None, duration: float
     screen = display.Screen(sys.stderr, where=f"log in {settings.events_dir}", output=output, compact=renderer())
     options = startup.Options(duration, ready_file, record, say=screen.say, show=screen.show, tick=screen.tick)
     options.sources = sources if found.files else None
+    options.deliver = settings.storage_type == "elasticsearch" and not no_ship
     try:
         with screen:
             return app.run(settings, options)

@@ -24,7 +24,6 @@ from monitor.ship.checkpoint import CheckpointError
 from monitor.ship.shipper import POLL_S, Hooks, Shipper
 from monitor.ship.tail import Blocked
 
-DIRECTORY = "ship"
 ONCE_PATIENCE_S = 30.0
 _STATUS_S, _LAG_S = 1.0, 5.0
 EXIT_OK, EXIT_FAILURE, EXIT_RUNNING = 0, 1, 75

@@ -230,7 +230,7 @@ class Shipper:
             self._queue.appendleft(batch)
             self._fail(trouble)
             if trouble.check in ("credentials", "permission"):
-                self._renew()
+                self.renew()
             return False
         self._flight.append(
             (batch, self._threads.submit(self._post, connection, batch, self._timeout_s), time.monotonic())
@@ -259,7 +259,7 @@ class Shipper:
         if self.backoff.fail(trouble):
             self._hooks.say(f"not delivering: {trouble.text}")
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """The credentials may have been repaired: the next try reads them again."""
         if self._connection is not None:
             self._connection.close()
@@ -296,7 +296,7 @@ class Shipper:
         if verdict.trouble is not None:
             self._failed(verdict.trouble)
             if verdict.refused:
-                self._renew()
+                self.renew()
         elif not batch.ids:
             self._succeeded(seconds)
         return [batch]

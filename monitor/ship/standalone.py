@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monitor.config_keys import Config
-from monitor.ship.runner import DIRECTORY, Control, Runner, ShipError
+from monitor.ship.runner import Control, Runner, ShipError
 from monitor.ship.shipper import Hooks
+from monitor.ship.state import DIRECTORY
 from monitor.sinks import credentials
 from monitor.sinks.credentials import CredentialError
 from monitor.sinks.elasticsearch import Connection, SetupError

@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 
 from monitor.ship import checkpoint
+from monitor.ship.batches import Position
 
+DIRECTORY = "ship"
 STATUS_NAME, RESENT_NAME = "status.json", "resent.json"
 LEDGER_WORDS = ("created", "duplicate", "dead_letter", "withheld", "expired")
 _MOST_BYTES = 1 << 20
@@ -31,7 +33,8 @@ def write(path: Path, document: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small JSON file; {} when there is none that can be understood."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -47,7 +50,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def read_resent(ship_dir: Path) -> dict[str, int]:
     """Dead letters that were delivered later, per epoch."""
-    return {epoch: count for epoch, count in _read(ship_dir / RESENT_NAME).items() if isinstance(count, int)}
+    return {epoch: count for epoch, count in read_json(ship_dir / RESENT_NAME).items() if isinstance(count, int)}
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,13 @@ class Shipped:
 
     status: dict[str, Any]
     counts: dict[str, Counter[str]]
+    done: Position | None = None
 
     def ledger(self, epoch: str, logged: int) -> dict[str, int]:
         """The shipped side of an epoch's ledger: `logged` is the sum of it. (`conflict` is a part of dead_letter.)"""
         mine = self.counts.get(epoch, Counter())
         found = {word: mine[word] for word in LEDGER_WORDS}
-        return found | {"lag": logged - sum(found.values()), "conflict": mine["conflict"]}
+        return found | {"lag": max(0, logged - sum(found.values())), "conflict": mine["conflict"]}
 
 
 def read(ship_dir: Path) -> Shipped | None:
@@ -70,7 +74,7 @@ def read(ship_dir: Path) -> Shipped | None:
         state = checkpoint.read(ship_dir)
     except (OSError, checkpoint.CheckpointError):
         state = None
-    status = _read(ship_dir / STATUS_NAME)
+    status = read_json(ship_dir / STATUS_NAME)
     if state is None and not status:
         return None
     counts = {} if state is None else {epoch: Counter(words) for epoch, words in state.counts.items()}
@@ -78,7 +82,7 @@ def read(ship_dir: Path) -> Shipped | None:
         if epoch in counts:
             counts[epoch]["created"] += created
             counts[epoch]["dead_letter"] -= created
-    return Shipped(status, counts)
+    return Shipped(status, counts, state.done if state else None)
 
 
 def on_heartbeat(ship_dir: Path, epoch: str, ledger: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Request:
     path: str
     body: bytes
     at: float
+    authorization: str = ""
     index: str = ""
     documents: list[tuple[str, bytes]] = field(default_factory=list)
 
@@ -140,7 +141,9 @@ class Fake:
         self.received += len(body) + 1
         if handler.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        request = Request(handler.command, handler.path, body, time.monotonic())
+        request = Request(
+            handler.command, handler.path, body, time.monotonic(), handler.headers.get("authorization") or ""
+        )
         if "/_bulk" in request.path:
             request.index = request.path.split("/")[1]
             lines = body.split(b"\n")[:-1]
