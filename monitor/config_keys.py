@@ -228,10 +228,6 @@ class Config:
         Path("/var/monitoring/outputs"), "Directory of reports, exports and the delivery's checkpoint."
     )
     storage_type: StorageType = _key("local", "`local`: only the log; `elasticsearch`: deliver the log as well.")
-    ship_user: str = _key(
-        "", "User that the shipper's process of `run` becomes; empty: `ebpf-monitor` where there is one, else a free number.",
-        allowed="a user name", rule=_user,
-    )  # fmt: skip
     es_config: EsConfig = EsConfig()
     profile: Profile = _key(
         "standard", "How much is captured: processes and connections only; all but quiet files; all; all, not folded.",
@@ -321,6 +317,10 @@ class Config:
         unit="percent", minimum=0, maximum=90, live=True,
     )  # fmt: skip
     keep_capture: bool = _key(False, "Let the kernel go on recording after a regular stop.", live=True)
+    ship_user: str = _key(
+        "", "User that the shipper's process of `run` becomes; empty: `ebpf-monitor` where there is one, else a free number.",
+        allowed="a user name", rule=_user,
+    )  # fmt: skip
     run_dir: Path = _key(Path("/run/ebpf-monitor"), "Directory of the lock file and of status.json.")
     pin_dir: Path = _key(Path("/sys/fs/bpf/ebpf-monitor"), "Directory in a BPF file system where capture is pinned.")
     log_level: LogLevel = _key("info", "Least important messages of the monitor itself that are shown.", live=True)

@@ -64,12 +64,14 @@ class Startup:
     abandoned: list[tuple[str, int]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     hasher: Hasher | None = None
+    delivery: Delivery | None = None
     _configured: tuple[object, ...] = ()
 
     def open(self) -> None:
         """Everything up to the first document. Raises StartError."""
         check_capabilities()
-        self.delivery = Delivery(self.config, self.options.say) if self.options.deliver else None
+        if self.options.deliver:
+            self.delivery = Delivery(self.config, self.options.say)
         self.lock = Lock(self.config.run_dir)
         self.host, self.clock = HostFacts.read(), WallClock()
         told = pins.ensure_bpffs(self.config.pin_dir)

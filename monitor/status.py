@@ -104,7 +104,7 @@ class Status:
 
     def _shipped_side(self) -> dict[str, int]:
         """What became of the logged lines of this epoch: with `torn`, their sum is `logged`."""
-        ledger = _member(self.last, "ledger")
+        ledger = member(self.last, "ledger")
         logged, epoch = ledger.get("logged"), self.last.get("epoch")
         if self.running and "created" in ledger:
             return {}  # the monitor's own look, at the moment of its other figures
@@ -374,7 +374,7 @@ def _few(names: list[str]) -> str:
 
 def _delivery_rows(delivery: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether Elasticsearch gets what is logged, how far it is behind, and since when and why not."""
-    lag, text = _member(delivery, "lag"), str(delivery.get("state"))
+    lag, text = member(delivery, "lag"), str(delivery.get("state"))
     if lag:
         seconds = lag.get("seconds")
         behind = duration(seconds) if isinstance(seconds, int | float) else "?"

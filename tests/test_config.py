@@ -546,6 +546,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "rotate_keep": 8,
         "log_min_free": 5,
         "keep_capture": False,
+        "ship_user": "",
         "run_dir": "/run/ebpf-monitor",
         "pin_dir": "/sys/fs/bpf/ebpf-monitor",
         "log_level": "info",
