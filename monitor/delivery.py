@@ -20,7 +20,6 @@ from typing import Any
 
 from monitor import config as configuration
 from monitor.config_keys import Config
-from monitor.durable import read_durable
 from monitor.instance import StartError
 from monitor.ship import removed, state
 from monitor.ship.batches import Position, Removed
@@ -33,7 +32,7 @@ _FREE_UIDS = range(61_184, 65_520)
 """The range from which systemd takes DynamicUser's numbers (its documentation, "Users, Groups, UIDs and GIDs")."""
 _LEAST_S, _MOST_S = 1.0, 60.0
 _STABLE_S = 60.0
-_STOP_S = 10.0
+_STOP_S = 20.0
 _TOLD_NAME = "removed.told"
 _MOST_RANGES = 1000
 
@@ -210,13 +209,10 @@ class Delivery:
         self._send({"type": "reload"})
 
     def stop(self) -> None:
-        """Ends the child after it delivered what it could in a few seconds."""
+        """Ends the child, which delivers the last lines first if it can."""
         process = self._process
         if process is None:
             return
-        deadline = time.monotonic() + _STOP_S / 2
-        while process.poll() is None and time.monotonic() < deadline and self._behind():
-            time.sleep(0.05)
         self._send({"type": "stop"})
         try:
             process.wait(_STOP_S)
@@ -224,18 +220,6 @@ class Delivery:
             process.kill()
             process.wait()
         self._forget()
-
-    def _behind(self) -> bool:
-        """Whether it is delivering and has not come to the end of the log."""
-        found = state.read(self._ship_dir)
-        if found is None:
-            return True
-        try:
-            point = read_durable(self._config.events_dir)
-        except OSError:
-            return False
-        ended = point is None or found.done == (point.epoch, point.sequence)
-        return not ended and found.status.get("state") == "delivering"
 
     def shipped_side(self, epoch: str, logged: int) -> dict[str, int]:
         """The shipped side of the ledger; {} before anything was delivered."""

@@ -24,7 +24,7 @@ from monitor.ship.checkpoint import CheckpointError
 from monitor.ship.shipper import POLL_S, Hooks, Shipper
 from monitor.ship.tail import Blocked
 
-ONCE_PATIENCE_S = 30.0
+ONCE_PATIENCE_S, DRAIN_S = 30.0, 10.0
 _STATUS_S, _LAG_S = 1.0, 5.0
 EXIT_OK, EXIT_FAILURE, EXIT_RUNNING = 0, 1, 75
 
@@ -120,7 +120,19 @@ class Runner:
         while not self._control.stopping:
             if not shipper.turn():
                 time.sleep(POLL_S)
+        self._drain(shipper)
         return self._end(shipper)
+
+    def _drain(self, shipper: Shipper) -> None:
+        """The last lines, if that takes no more than some seconds and nothing is in the way."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline and shipper.backoff.trouble is None:
+            worked = shipper.turn()
+            shipper.drain()
+            if shipper.idle:
+                return
+            if not worked:
+                time.sleep(POLL_S / 5)
 
     def once(self) -> int:
         """Until everything that is durable now is delivered. Raises ShipError when it cannot be, for some time."""

@@ -1,0 +1,189 @@
+"""What delivery costs and how fast it is: against a server that only answers, and against the real one beside a plain loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from monitor.config_keys import EsConfig
+from monitor.sinks.elasticsearch import NDJSON
+from tests.elasticsearch.scene import Log, Scene, write_config
+from tests.elasticsearch.server import Server, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = os.environ.get("EBPF_MONITOR_BENCH") == "full"
+pytestmark = pytest.mark.elasticsearch
+
+
+def once(scene: Scene) -> tuple[float, float, int]:
+    """(seconds, CPU seconds, most memory in kB) of `ship --once`, less what an empty one takes."""
+    command = [sys.executable, "-m", "monitor", "ship", "--once", "--config", str(write_config(scene))]
+    found = []
+    for _ in range(2):  # the second finds everything delivered: that is the start and the end
+        before = os.times()
+        started = time.monotonic()
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+        said = process.stderr.read() if process.stderr else b""
+        if process.stderr:
+            process.stderr.close()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert status == 0, said
+        after = os.times()
+        found.append(
+            (
+                seconds,
+                after.children_user + after.children_system - before.children_user - before.children_system,
+                usage.ru_maxrss,
+            )
+        )
+    return found[0][0] - found[1][0], found[0][1] - found[1][1], found[0][2]
+
+
+def filled(log: Log, count: int) -> None:
+    log.append(1)
+    for _ in range(count // 10_000):
+        log.append(10_000)
+
+
+def test_a_server_that_only_answers(tmp_path: Path) -> None:
+    count = 400_000 if FULL else 60_000
+    port = free_port()
+    server = subprocess.Popen([sys.executable, str(ROOT / "tests" / "bench" / "answering.py"), str(port)])
+    try:
+        results = []
+        for round_ in range(3):
+            scene = Scene(
+                tmp_path / str(round_), EsConfig(es_host=("127.0.0.1",), es_port=port, secure=False, batch_size=2000)
+            )
+            filled(scene.log, count)
+            results.append(once(scene))
+            size = scene.log.live.stat().st_size / scene.log.sequence
+            assert scene.counts()["lag"] == 0
+        rate = count / min(seconds for seconds, _, _ in results)
+        cpu = statistics.median(spent for _, spent, _ in results) / count * 1e6
+        memory = max(most for _, _, most in results) // 1024
+        print(
+            f"\nanswering server: {rate:,.0f} documents/s, {cpu:.2f} us CPU each ({size:.0f} bytes), {memory} MB at most"
+        )
+        assert memory <= 128
+        if FULL:
+            assert rate >= 100_000
+            assert cpu <= 5.0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def prepare(server: Server, name: str) -> None:
+    found = orjson.loads((ROOT / "config" / "index-template.json").read_bytes())
+    found["index_patterns"] = [f"{name}-*"]
+    found["template"]["settings"] = {"index": {"number_of_replicas": 0, "refresh_interval": "1s"}}
+    server.json("PUT", f"/_index_template/{name}", found)
+
+
+def plain(server: Server, log: Log, name: str, size: int) -> float:
+    """Seconds of the loop that everybody writes: one bulk after the other, uncompressed."""
+    connection = server.connection("ship")
+    lines = log.live.read_bytes().splitlines(keepends=True)
+    identities = [orjson.loads(line)["event"]["id"].encode() for line in lines]
+    started = time.monotonic()
+    for first in range(0, len(lines), size):
+        body = b"".join(
+            b'{"create":{"_id":"%b"}}\n%b' % pair
+            for pair in zip(identities[first : first + size], lines[first : first + size], strict=True)
+        )
+        path = f"/{name}-2026.11.22/_bulk?filter_path=errors,items.*.status,items.*.error.type"
+        reply = connection.perform("POST", path, body, {"content-type": NDJSON})
+        assert reply.status == 200
+        assert not json.loads(reply.body)["errors"]
+    return time.monotonic() - started
+
+
+@pytest.mark.skipif(not FULL, reason="the figures beside the real server are for make bench")
+def test_beside_a_plain_bulk_loop(tmp_path: Path) -> None:
+    server = Server.make(heap_mb=1024, fast=True)
+    try:
+        server.start()
+        for size in (500, 2000):
+            ratios = []
+            for round_ in range(4):  # the first one warms the server up
+                names = [f"ebpf-events-p{size}{round_}", f"ebpf-events-s{size}{round_}"]
+                for name in names:
+                    prepare(server, name)
+                scene = Scene(tmp_path / f"{size}-{round_}", server.config("ship", es_index=names[1], batch_size=size))
+                filled(scene.log, 60_000)
+                seconds = [0.0, 0.0]
+                for place in (0, 1) if round_ % 2 else (1, 0):
+                    seconds[place] = once(scene)[0] if place else plain(server, scene.log, names[0], size)
+                if round_:
+                    ratios.append(seconds[0] / seconds[1])
+                    print(
+                        f"\nbulks of {size}: plain {60_000 / seconds[0]:,.0f}/s, shipper {60_000 / seconds[1]:,.0f}/s"
+                    )
+                for name in names:
+                    server.ask("DELETE", f"/{name}-2026.11.22")
+            assert statistics.median(ratios) >= 0.9, ratios
+    finally:
+        server.remove()
+
+
+@pytest.mark.skipif(not FULL, reason="the figures beside the real server are for make bench")
+def test_from_event_to_searchable(tmp_path: Path) -> None:
+    """5,000 lines a second, synced each 0.5 s as the collector does with commit_interval_ms 500; p99 under 2 s."""
+    server = Server.make(heap_mb=1024, fast=True)
+    try:
+        server.start()
+        name = "ebpf-events-late"
+        prepare(server, name)
+        scene = Scene(tmp_path / "scene", replace(server.config("ship", es_index=name), batch_size=2000))
+        written: dict[int, float] = {}
+        scene.log.append(1)
+        command = [sys.executable, "-m", "monitor", "ship", "--config", str(write_config(scene))]
+        process = subprocess.Popen(command, cwd=ROOT)
+        stop = threading.Event()
+
+        def write() -> None:
+            at = time.monotonic()
+            while not stop.is_set():
+                at += 0.1
+                scene.log.append(500, durable=len(written) % 5 == 4)
+                written[scene.log.sequence] = time.monotonic()
+                time.sleep(max(0.0, at - time.monotonic()))
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        delays: list[float] = []
+        seen, ends = 0, time.monotonic() + 30
+        while time.monotonic() < ends:
+            count = searchable(server, name)
+            now = time.monotonic()
+            delays += [now - at for sequence, at in list(written.items()) if seen < sequence <= count]
+            seen = max(seen, count)
+            time.sleep(0.02)
+        stop.set()
+        writer.join()
+        process.terminate()
+        assert process.wait(30) == 0
+        late = statistics.quantiles(delays[20:], n=100)
+        print(f"\nevent to searchable at 5,000/s: median {late[49]:.2f} s, p99 {late[98]:.2f} s")
+        assert late[98] < 2.0
+    finally:
+        server.remove()
+
+
+def searchable(server: Server, name: str) -> int:
+    found: Any = server.ask("GET", f"/{name}-*/_count")
+    return int(orjson.loads(found.body).get("count", 0))
