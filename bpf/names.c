@@ -42,9 +42,16 @@ static inline u32 blob_mount(struct scratch *s, u32 o, u64 task, struct argument
   return o;
 }
 
-/* Tail: an act by one or two names of the caller's. */
+#if NSLOTS > 1
+struct hook_slot;
+static inline struct hook_slot *slot_here(u64 task, u32 tid, u16 nr);   /* bpf/hooks.c */
+#endif
+/* Tail: an act by one or two names of the caller's, where no hook has seen it. */
 int names(u64 *ctx) {
   ENTER_CALL
+#if NSLOTS > 1
+  if (slot_here(task, tid, nr)) { jump.call(ctx, TAIL_HOOKED_NAMES); return give_up(h, CLASS_FILE); }
+#endif
   u64 spec = call_spec((nr & 511) | (compat ? 512 : 0)); u32 o;
   struct scratch *s = act_begin(task, ts, cpu, spec, in, ret, nr, kf | KF_CLAIMED); if (!s) return end(h);
   o = blob_task(s, 0, task);

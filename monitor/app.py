@@ -92,6 +92,7 @@ class Monitor(Steered):
             "hooks": sorted(self.shape.hooks.values()),
             "features": self.features,
             "missing": self.missing,
+            "name_sources": sorted(f"{name}: {source}" for name, source in self.shape.name_sources.items()),
             "control_lane": "perf" if self.shape.perf else "ringbuf",
             "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
             "processes": len(scanned),

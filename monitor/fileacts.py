@@ -36,6 +36,8 @@ def _objects(record: Record) -> Names:
         found = naming.named_file(naming.path(blobs["path" + last], flags), source, flags=flags)
         if values["mode"]:
             identity = naming.file_identity(values["ino"], values["dev"], values["mode"])
+            if source == "hook" and record.kind.name == "file_mode":  # the hook came before the change
+                del identity["mode"]
             found.sections["file"] = found.sections.get("file", {}) | identity
         earlier = naming.path(blobs["path"], 0)
     elif "name" in blobs or values["kf"] & events.CLAIMED:

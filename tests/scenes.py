@@ -188,7 +188,6 @@ def _program(**members: Any) -> bytes:
 _IDENTITY = {"ino": 77, "dev": 253 << 20 | 2, "mode": 0o100755}
 
 
-
 def _ssh_login(kernel: FakeKernel) -> None:
     """sshd has taken a connection and starts eve's shell, on a terminal of its own; the shell becomes root by sudo."""
     sshd, shell, sudo = (250, 5_000_000_001), (300, 7_000_000_001), (310, 8_000_000_001)
@@ -203,11 +202,29 @@ def _ssh_login(kernel: FakeKernel) -> None:
         if key == shell:
             blobs["parent_executable"] = spelled(b"/usr/sbin/sshd")
         others = {name: value for name, value in members.items() if name not in about}
-        who = facts(tgid=key[0], tid=key[0], start=key[1], ppid=above[0][0], parent_start=above[0][1], comm=program.rsplit(b"/")[-1])
+        who = facts(
+            tgid=key[0],
+            tid=key[0],
+            start=key[1],
+            ppid=above[0][0],
+            parent_start=above[0][1],
+            comm=program.rsplit(b"/")[-1],
+        )
         kernel.control(1, "process_exec", blobs, **(who | {"nr": EXECVE} | _IDENTITY | others))
 
-    started(shell, b"/usr/bin/bash", (sshd, (1, 1_000_001)), uid=1000, euid=1000, login_uid=1000, login_session=3, **peer)
-    started(sudo, b"/usr/bin/touch", (shell, sshd, (1, 1_000_001)), group=310, group_start=8_000_000_001, uid=0, euid=0, login_uid=1000)
+    started(
+        shell, b"/usr/bin/bash", (sshd, (1, 1_000_001)), uid=1000, euid=1000, login_uid=1000, login_session=3, **peer
+    )
+    started(
+        sudo,
+        b"/usr/bin/touch",
+        (shell, sshd, (1, 1_000_001)),
+        group=310,
+        group_start=8_000_000_001,
+        uid=0,
+        euid=0,
+        login_uid=1000,
+    )
 
 
 SCENES: dict[str, Scene] = {
@@ -588,6 +605,7 @@ MADE: dict[str, Callable[[], encode.Document]] = {
             "layout": "0123456789abcdef",
             "profile": "full",
             "config_digest": "fedcba9876543210",
+            "name_sources": ["file_delete: hook", "file_xattr: caller"],
             "hooks": ["tp_btf/sched_process_exec", "tp_btf/sys_exit"],
             "features": ["rdonly_cast", "ringbuf"],
             "control_lane": "ringbuf",

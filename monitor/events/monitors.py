@@ -17,6 +17,7 @@ MONITORS: tuple[EventType, ...] = (
         Shown("ebpf.monitor.profile", "keyword", "capture profile"),
         Shown("ebpf.monitor.config_digest", "keyword", "digest of the effective configuration, without secrets"),
         Shown("ebpf.monitor.hooks", "keyword", "hooks that are attached"),
+        Shown("ebpf.monitor.name_sources", "keyword", "event and where a call by name gets its name on this kernel: hook, or caller for the caller's word"),
         Shown("ebpf.monitor.features", "keyword", "kernel features in use"),
         Shown("ebpf.monitor.control_lane", "keyword", "kernel buffer of the control lane: ringbuf or perf"),
         Shown("ebpf.monitor.missing", "keyword", "kernel features that are not there, by name"),

@@ -30,6 +30,7 @@ SOURCES = (
     "process.c",
     "file.c",
     "names.c",
+    "hooks.c",
     "privilege.c",
     "kernel.c",
     "socket.c",
@@ -42,11 +43,38 @@ HOOKS = {
     "sched_process_exit": "sched_process_exit",
     "signal_generate": "signal_generate",
 }
-OPTIONAL_HOOKS = {"module_load": "tp_btf/module_load"}
+NAME_HOOKS = {
+    "file_delete": "path_unlink",
+    "file_rename": "path_rename",
+    "file_link": "path_link",
+    "file_symlink": "path_symlink",
+    "file_mkdir": "path_mkdir",
+    "file_rmdir": "path_rmdir",
+    "file_mode": "path_chmod",
+    "file_owner": "path_chown",
+    "file_truncate": "path_truncate",
+    "file_mount": "sb_mount",
+    "file_umount": "sb_umount",
+}
+"""event by name -> the kernel's hook that has its true name: security_<name>"""
+OPTIONAL_HOOKS = {"module_load": "tp_btf/module_load"} | {
+    name: f"fentry/security_{name}" for name in NAME_HOOKS.values()
+}
 """programs for hooks that not every kernel has, and where they go; pins.features finds out which"""
 ON_DEMAND = ("whoami", "found")
 URING_MAPS = ("requests", "noted", "fixed_users", "staging", "pending", "by_data", *uring.JUMPS)
-PRIVATE_MAPS = ("lineage", "arguments", "kept", "module_names", "known", "sent", "verdicts", "scratch", "jump")
+PRIVATE_MAPS = (
+    "lineage",
+    "arguments",
+    "kept",
+    "module_names",
+    "hook_slots",
+    "known",
+    "sent",
+    "verdicts",
+    "scratch",
+    "jump",
+)
 MAPS = ("calls", "config", "calm", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
@@ -97,6 +125,13 @@ class Shape:
         """Program that is reached by a tail call -> the hook it must be loaded for."""
         found = dict.fromkeys(TAILS, "tp_btf/sys_exit")
         return found | (uring.LOADED_FOR if self.uring else {})
+
+    @property
+    def name_sources(self) -> dict[str, str]:
+        """Where a call by name gets its name on this kernel: "hook", or "caller" for the caller's word."""
+        return {event: "hook" if hook in self.optional else "caller" for event, hook in NAME_HOOKS.items()} | {
+            "file_xattr": "caller"
+        }
 
     @property
     def mirror_bytes(self) -> int:
@@ -166,6 +201,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "NVERDICT": 4096,
         "NLINEAGE": 16384,
         "NKEPT": 32768,
+        "NSLOTS": 256 if set(made.optional) & set(NAME_HOOKS.values()) else 1,
         "COMMIT": made.commit,
         "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
         "CONTROL_PERF": int(made.perf),

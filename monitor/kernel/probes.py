@@ -16,6 +16,7 @@ task_struct: tgid pid cred comm self_exec_id start_boottime group_leader real_pa
 task_struct: thread_info.status
 files_struct: fdt fd_array
 fdtable: fd max_fds
+path: mnt dentry
 file: f_path.dentry f_path.mnt f_inode f_flags f_mode private_data
 dentry: d_parent d_name.hash_len d_name.name d_inode d_hash.pprev
 inode: i_ino i_generation i_mode i_size i_nlink i_sb i_uid i_gid
@@ -155,6 +156,7 @@ TAILS = (
     "signal_failed",
     "kernel_act",
     "clock_set",
+    "hooked_names",
 )
 """Programs that are reached by tail calls, in the order of the jump table."""
 _PROGRAMS = {
