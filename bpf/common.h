@@ -84,6 +84,7 @@ struct config {
   u64 self_start[4];      /* ... with their start times: a reused pid is somebody else */
   u64 wall_offset;        /* CLOCK_REALTIME - CLOCK_BOOTTIME, for the age of a ctime */
   u32 sensitive_ino[8], sensitive_dev[8];
+  u64 environment[4][4];  /* variables that an exec tells: 16 bytes of "NAME=", and which of them count; 0: none, unused ones repeat the first */
   u64 seed, salt;         /* of path keys; of verdicts: another one when the sensitive objects change */
 };
 

@@ -44,6 +44,14 @@ static inline u32 blob_credentials(struct scratch *s, u32 o, u64 task, u32 befor
   return o;
 }
 
+/* What an exec has given: 1 another effective user, 2 another effective group, 4 capabilities to one who is not root. */
+static inline u64 gained_by_exec(u64 task, u32 before) {
+  struct kept *k = kept_of(before); struct credentials now;
+  if (!k || k->tid != before) return 0;
+  __builtin_memset(&now, 0, sizeof now); read_credentials(task, &now);
+  return (now.euid != k->c.euid) | (now.egid != k->c.egid) << 1 | (now.euid && now.permitted & ~k->c.permitted) << 2;
+}
+
 /* Tail: a call that may change credentials, and unshare and setns, which do. Without a change there is no event. */
 int credentials(u64 *ctx) {
   ENTER_CALL

@@ -258,7 +258,37 @@ static inline u16 current_nr(u64 task) {
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0; \
   u64 task = current_task(); u32 tgid, tid; LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid);
 
+static inline u32 blob_kernel_string(struct scratch *s, u32 o, u16 kind, u64 text) {
+  long n = bpf_probe_read_kernel_str(blob_at(s, o), 4096, (void *)text);
+  return n > 0 ? blob_end(s, o, kind, (n - 1) & 4095) : o;
+}
+/* Configured variables of the new program's environment. */
+static inline u64 other_than(struct config *c, u32 i, u64 *begins) {   /* 0 or 1, without a branch: each would double the verifier's states */
+  u64 *w = c->environment[i], m = ((begins[0] ^ w[0]) & w[2]) | ((begins[1] ^ w[1]) & w[3]);
+  return (m | -m) >> 63;
+}
+#define ENVIRONMENT_SEEN 64
+static inline u32 blob_environment(struct scratch *s, u32 o, struct config *c, u64 mm) {
+  u64 p, last, begins[2]; u32 i; volatile u32 *count = blob_length(s, o);
+  if (!c->environment[0][2]) return o;
+  LD(p, mm, OFF_mm_struct__env_start); LD(last, mm, OFF_mm_struct__env_end);
+  *count = 0;
+#pragma nounroll
+  for (i = 0; i < ENVIRONMENT_SEEN; i++) {
+    u32 at = *count & 4095; u8 *out = blob_at(s, o) + at; long n;
+    if (p >= last || *count > 3 * 1024) break;
+    begins[0] = begins[1] = 0; bpf_probe_read_user(begins, 16, (void *)p);
+    u64 other = other_than(c, 0, begins) & other_than(c, 1, begins) & other_than(c, 2, begins) & other_than(c, 3, begins);
+    n = bpf_probe_read_user_str(out, 1024, (void *)p);
+    if (n <= 0) break;
+    p += n;
+    if (n == 1024) { u8 rest = 0; bpf_probe_read_user(&rest, 1, (void *)(p - 1)); if (rest) break; }   /* longer: what follows is not told */
+    *count += n & (other - 1);
+  }
+  return *count ? blob_end(s, o, BLOB_ENVIRONMENT, *count & 4095) : o;
+}
 static inline void keep_credentials(u64 task, int anew);   /* bpf/privilege.c */
+static inline u64 gained_by_exec(u64 task, u32 before);
 static inline u32 blob_credentials(struct scratch *s, u32 o, u64 task, u32 before, int whoever, int always);
 static inline void read_namespaces(u64 task, struct namespaces *n);
 static inline u64 new_namespaces(struct namespaces *a, struct namespaces *b);
@@ -299,7 +329,14 @@ int sched_process_exec(u64 *ctx) {
   o = blob_cwd(s, o, BLOB_DIRECTORY, task);
   o = blob_ancestors(s, o, task);
   o = blob_context(s, o, task);
+  u32 before; LD4(before, ctx, 8);                                /* another thread than the first has got the first one's number */
+  s->e.arg = gained_by_exec(task, before);
   LD(mm, task, OFF_task_struct__mm); if (!mm) return end(h);
+  o = blob_environment(s, o, c, mm);
+  u64 name, interpreter; u32 x, y;
+  LD(name, bprm, OFF_linux_binprm__filename); LD(interpreter, bprm, OFF_linux_binprm__interp); LOW(x, name); LOW(y, interpreter);
+  o = blob_kernel_string(s, o, BLOB_NAME, name);                  /* as given, the kernel's own copy; of a script the script's */
+  if (x != y) o = blob_kernel_string(s, o, BLOB_TEXT, interpreter);
   f = exe_file(task);
   if (f) { u64 inode = 0, sb = 0; u32 dev = 0; u16 mode = 0; struct leaf l; KL(inode, f, OFF_file__f_inode); KL(s->e.ino, inode, OFF_inode__i_ino); KL2(mode, inode, OFF_inode__i_mode);
     KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev); s->e.dev = dev; s->e.mode = mode; file_key(f, 0, &l); s->e.flags = leaf_flags(&l); }
@@ -311,7 +348,6 @@ int sched_process_exec(u64 *ctx) {
   if (n && !bpf_probe_read_user(blob_at(s, o), bounded, (void *)a)) o = blob_end(s, o, BLOB_ARGS, n);
   else if (n) s->e.original = whole, s->e.kf |= KF_TRUNCATED;
   record_end(ctx, h, s, o, CLASS_PROCESS);
-  u32 before; LD4(before, ctx, 8);                               /* another thread than the first has got the first one's number */
   s = record_begin(task, ts, cpu, PROCESS_CREDENTIALS, 0, nr, 0, -1); if (!s) return end(h);
   o = blob_credentials(s, 0, task, before, 1, 0);
   if (o) record_end(ctx, h, s, blob_task(s, o, task), CLASS_PROCESS);

@@ -130,6 +130,12 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _variable(value: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,14}", value):
+        raise Refused("not the name of an environment variable, at most 15 letters, digits and underscores")
+    return value
+
+
 def _tag(value: str) -> str:
     if not value or len(value.encode()) > 128:
         raise Refused("a tag has 1 to 128 bytes")
@@ -258,6 +264,11 @@ class Config:
     hash_max_bytes: int = _key(
         256 * MIB, "Larger executables get no hash.", unit="bytes", minimum=1, maximum=64 * GIB, live=True
     )
+    exec_environment: tuple[str, ...] = _key(
+        (), "Environment variables that an exec tells (`process.env_vars`), such as LD_PRELOAD: looked for among its first 64. "
+        "Their values stand in the log as they are.",
+        minimum=0, maximum=4, allowed="names of at most 15 letters", rule=_variable, live=True,
+    )  # fmt: skip
     redact: bool = _key(
         True, "Mask secrets in arguments before anything is written: log, `ebpf.raw` and recordings.", live=True
     )

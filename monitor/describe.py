@@ -91,8 +91,12 @@ def _exec(record: Record, found: Names, extra: Document) -> Document:
             values["ino"], values["dev"], values["mode"]
         )
         found.sections, found.ebpf, found.raw = _parts(named)
+    if values["ret"] >= 0:
+        processacts.started(record, found, extra)
     if "args" in record.blobs:
         put_arguments(process, found, naming.arguments(record.blobs["args"]))
+    if "environment" in record.blobs:
+        process["env_vars"] = names.put_list(found.raw, "process.env_vars", naming.arguments(record.blobs["environment"]))
     _cut(values, extra)
     if "directory" in record.blobs:
         process["working_directory"] = names.put(

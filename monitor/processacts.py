@@ -5,11 +5,12 @@ Owns the meaning of these records' blobs and values; never renders a line and ne
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from monitor import constants, events, fileacts, tables
+from monitor import constants, events, fileacts, naming, tables
 from monitor import names as shown
 from monitor.decode import Record
 from monitor.encode import Document, Names
@@ -74,6 +75,32 @@ def credentials(record: Record, extra: Document) -> tuple[str, Document]:
     if changed and not set(changed) & {*_USER, *_GROUP}:
         return "capabilities_change", thread
     return "gid_change" if changed and not set(changed) & set(_USER) else "uid_change", thread
+
+
+_DESCRIPTOR = re.compile(rb"/dev/fd/|/proc/(self|thread-self|\d+)/(task/\d+/)?fd/")
+_GAINED = ((1, "setuid"), (2, "setgid"), (4, "file_capabilities"))
+
+
+def started(record: Record, found: Names, extra: Document) -> None:
+    """`ebpf.exec`: by what name a program was started, and what is special about it."""
+    blobs, about = record.blobs, Document()
+    given, components = blobs.get("name", b""), blobs.get("executable", b"")
+    kinds = ["script"] if "text" in blobs else []
+    if components.startswith(b"memfd:"):
+        kinds.append("memfd")
+    elif record.values["flags"] & events.FILE_FLAGS["DELETED"]:
+        kinds.append("deleted")
+    if _DESCRIPTOR.match(given):
+        kinds.append("descriptor")
+    kinds += [word for bit, word in _GAINED if record.values["arg"] & bit]
+    if given and ("text" in blobs or given != naming.path(components, naming.program_flags(components))):
+        about["filename"] = shown.put(found.raw, "ebpf.exec.filename", given)
+    if "text" in blobs:
+        about["interpreter"] = shown.put(found.raw, "ebpf.exec.interpreter", blobs["text"])
+    if kinds:
+        about["kind"] = kinds
+    if about:
+        extra["exec"] = about
 
 
 def _target(record: Record, extra: Document, tasks: Tasks, raw: dict[str, str]) -> None:

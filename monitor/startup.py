@@ -224,6 +224,7 @@ class Startup:
             (selftest.own_identity(self.capture),),
             self.clock.offset_ns,
             tuple(sensitive),
+            self.config.exec_environment,
         )
         operations = uring.calls(self.config.profile) if self.shape.uring else {}
         self.capture.configure(wanted, probes.calls(self.config.profile) | operations)

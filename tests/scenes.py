@@ -244,6 +244,13 @@ SCENES: dict[str, Scene] = {
         "process_fork", {"executable": PYTHON, "cgroup": spelled(CGROUP)}, ret=200, nr=CLONE
     ),
     "process_exec": _control("process_exec", _EXEC, nr=EXECVE, login_uid=1000, login_session=3, **_IDENTITY),
+    "process_exec.script": _control(
+        "process_exec",
+        _EXEC | {"name": b"./run.sh", "text": b"/usr/bin/python3", "environment": b"LD_PRELOAD=/tmp/\xff.so\0"},
+        nr=EXECVE,
+        arg=5,
+        **_IDENTITY,
+    ),
     "process_exec.failure": _control(
         "process_exec",
         {"executable": PYTHON, "name": b"bin/tool", "base": spelled(b"/opt")},

@@ -40,7 +40,7 @@ bpf_prog: type expected_attach_type len tag aux
 bpf_prog_aux: id name attach_func_name
 bpf_link: id prog
 fs_struct: pwd.mnt pwd.dentry root.mnt root.dentry
-mm_struct: exe_file arg_start arg_end
+mm_struct: exe_file arg_start arg_end env_start env_end
 signal_struct: live.counter flags group_exit_code pids tty
 task_struct: pid_links
 pid: tasks numbers
@@ -54,7 +54,7 @@ socket: type sk
 unix_sock: addr peer
 unix_address: len name
 bpf_iter_meta: seq
-linux_binprm: fdpath
+linux_binprm: fdpath filename interp
 pt_regs: orig_ax di si dx bx cx bp r10 r8 r9
 """
 

@@ -41,7 +41,7 @@ CALLS = 2048
 _JOURNAL_AT = 1 << 19
 _STUCK_NS = 1_000_000_000
 _SLOT_WORDS = 16640  # 1,036 CPUs
-_CONFIG = struct.Struct("<4I4I4Qq8I8IQQ")
+_CONFIG = struct.Struct("<4I4I4Qq8I8I16QQQ")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,16 @@ class KernelConfig:
     wall_offset: int
     sensitive: tuple[tuple[int, int], ...]
     """(inode, kernel device number), at most 8"""
+    environment: tuple[str, ...] = ()
+    """names of environment variables that an exec tells, at most 4, each of at most 15 bytes"""
+
+    def _variables(self) -> tuple[int, ...]:
+        """16 bytes of "NAME=" and a mask of those that count, four words for each of four: unused ones repeat the first."""
+        found: list[int] = []
+        for name in (self.environment + self.environment[:1] * 4)[:4]:
+            text = f"{name}=".encode()
+            found += struct.unpack("<4Q", text.ljust(16, b"\0") + (b"\xff" * len(text)).ljust(16, b"\0"))
+        return tuple(found) or (0,) * 16
 
     def pack(self, seed: int) -> bytes:
         """struct config of bpf/common.h."""
@@ -72,6 +82,7 @@ class KernelConfig:
             self.wall_offset,
             *(ino & 0xFFFFFFFF for ino, _ in kept),
             *(dev for _, dev in kept),
+            *self._variables(),
             seed,
             zlib.crc32(repr(kept).encode()) << 8,
         )
