@@ -160,7 +160,7 @@ int signal_generate(u64 *ctx) {
   u64 info, other, number, shared, result; u32 low, o; s32 code = 0;
   LD(info, ctx, 8); if (!info) return 0;                         /* SEND_SIG_NOINFO */
   LOW(low, info); if (low == 1) return 0;                        /* SEND_SIG_PRIV */
-  LD4(code, info, OFF_kernel_siginfo__si_code); if (code > 0) return 0;
+  RD(&code, 4, info + OFF_kernel_siginfo__si_code); if (code > 0) return 0;   /* a helper: kernels differ in how they type this argument */
   ENTER_TRACEPOINT
   u16 nr = current_nr(task);
   u32 old = compat_call(task), own_code = old ? nr == 178 || nr == 335 || nr == 424 : nr == NR_RT_SIGQUEUEINFO || nr == NR_RT_TGSIGQUEUEINFO || nr == NR_PIDFD_SEND_SIGNAL;

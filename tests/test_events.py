@@ -98,6 +98,10 @@ def test_blobs_are_declared(kind: EventType) -> None:
     assert set(kind.blobs) <= set(events.BLOB)
 
 
+def test_blobs_have_numbers_of_their_own() -> None:
+    assert len({blob.kind for blob in events.BLOBS}) == len(events.BLOBS) == len(events.BLOB)
+
+
 def shown_members() -> list[Field | Shown]:
     found: list[Field | Shown] = [member for layout in events.LAYOUTS for member in layout.fields if member.path]
     for kind in events.EVENTS:

@@ -721,6 +721,6 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define BLOB_GROUPS 17
 #define BLOB_NAMESPACES 18
 #define BLOB_TARGET 19
-#define BLOB_ENVIRONMENT 24
+#define BLOB_ENVIRONMENT 30
 #define BLOB_PROGRAM 23
 #define BLOB_SHA256 24

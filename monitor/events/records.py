@@ -210,7 +210,7 @@ BLOBS = (
     Blob("groups", 17, "", "", "supplementary groups after it, 32 bits each, at most 64"),
     Blob("namespaces", 18, "", "", "namespaces of the process after the act"),
     Blob("target", 19, "", "", "the other process"),
-    Blob("environment", 24, "process.env_vars", "keyword", "configured environment variables, NUL separated"),
+    Blob("environment", 30, "process.env_vars", "keyword", "configured environment variables, NUL separated"),
     Blob("program", 23, "", "", "a BPF program"),
     Blob("sha256", 24, "process.hash.sha256", "keyword", "of the executable; added by the reader where it knows it"),
 )
