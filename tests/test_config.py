@@ -530,6 +530,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "quiet_age_s": 86400,
         "sensitive_paths": ["/etc", "/root", "/boot", "/usr/lib/systemd", "/var/spool/cron"],
         "hash": True,
+        "exec_environment": [],
         "hash_max_bytes": 268435456,
         "redact": True,
         "redact_patterns": [],

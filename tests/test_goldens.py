@@ -49,6 +49,7 @@ PROCESS = (
     "args",
     "args_count",
     "command_line",
+    "env_vars",
     "working_directory",
     "hash",
     "exit_code",
