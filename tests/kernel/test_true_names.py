@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
   const char *what = argv[1], *dir = argv[2]; long n = atol(argv[3]), i; static char path[4096], a[4096], b[4096], to[4096];
   int make = !strcmp(what, "mkdir"); pthread_t thread; struct stat s;
   snprintf(path, sizeof path, "%s/x", dir); letter = path + strlen(path) - 1;
-  pthread_create(&thread, 0, flip, 0);
+  *letter = 'a'; pthread_create(&thread, 0, flip, 0);
   snprintf(a, sizeof a, "%s/a", dir); snprintf(b, sizeof b, "%s/b", dir);
   for (i = 0; i < n; i++) {
     if (!make) { close(open(a, O_CREAT | O_WRONLY, 0600)); close(open(b, O_CREAT | O_WRONLY, 0600)); }
