@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,19 +123,30 @@ class Startup:
         )
 
     def _open_capture(self) -> None:
+        """Adopts or builds the capture. Hooks that promised to work and do not are gone without: said, and in monitor_start."""
         try:
-            for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
-                left = recovery.unread(other)
-                self.options.say(
-                    f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
-                )
-                self.abandoned += [(other.name, left)] if left else []
-                loader.remove(other)
-            self.capture, self.adopted = pins.open_capture(
-                self.config.pin_dir, self.shape, self.config.output_dir / "cache"
-            )
+            self._adopt_or_build()
         except (compile.CompileError, probes.ProbeError, OSError) as error:
-            raise StartError(f"cannot load the programs: {error}") from error
+            if not self.shape.optional:
+                raise StartError(f"cannot load the programs: {error}") from error
+            self.options.say(f"this kernel takes no program for its optional hooks, going on without them: {error}")
+            self.shape = replace(self.shape, optional=())
+            try:
+                self._adopt_or_build()
+            except (compile.CompileError, probes.ProbeError, OSError) as second:
+                raise StartError(f"cannot load the programs: {second}") from second
+
+    def _adopt_or_build(self) -> None:
+        for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
+            left = recovery.unread(other)
+            self.options.say(
+                f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
+            )
+            self.abandoned += [(other.name, left)] if left else []
+            loader.remove(other)
+        self.capture, self.adopted = pins.open_capture(
+            self.config.pin_dir, self.shape, self.config.output_dir / "cache"
+        )
 
     def _compose(self, state: State, torn: int) -> None:
         order = Order(self.capture)

@@ -141,3 +141,19 @@ def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(
     assert said in monitor.output
     assert "Traceback" not in monitor.output
     assert monitor.captures() == []
+
+
+def test_hooks_that_do_not_keep_their_promise_are_gone_without(tmp_path: Path) -> None:
+    """The feature test says yes, the kernel then refuses: the monitor runs, by the caller's word."""
+    pins = BPFFS / f"ebpf-monitor-refused-{os.getpid()}"
+    promise = "from monitor.kernel import pins\npins.optional_hooks = lambda: ('path_unlink',)"
+    monitor = MonitorRun(tmp_path / "monitor", pins, {"profile": "minimal"}, runner=promise)
+    try:
+        monitor.start()
+        assert monitor.stop() == 0
+        (told,) = [one["ebpf"]["monitor"] for one in monitor.documents(b'"event":"monitor_start"')]
+        source = dict(one.split(": ") for one in told["name_sources"])["file_delete"]
+        assert (source == "caller") == ("going on without them" in monitor.output)
+        assert ("fentry/security_path_unlink" in told["hooks"]) == (source == "hook")
+    finally:
+        monitor.finish()
