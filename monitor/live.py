@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,27 @@ def refusal(before: Config, found: Loaded) -> str:
     where = f"{place}: " if place else ""
     rest = "; nothing of the change is taken" if len(keys) > len(fixed) else ""
     return f"{where}{_names(fixed)}: can only change at a restart{rest}"
+
+
+def changes(sources: Sources, now: Config, say: Callable[[str], None]) -> Callable[[], Config | None]:
+    """A function to be called often: the configuration to take from then on, when there is another one. For the shipper,
+    which says what it cannot take and goes on; the collector records it."""
+    follower, present = Follower(sources, say), [now]
+
+    def look() -> Config | None:
+        found = follower.look(time.monotonic())
+        if found is None:
+            return None
+        problem = str(found) if isinstance(found, ConfigError) else refusal(present[0], found)
+        if problem:
+            say(f"the changed configuration is not taken: {problem}")
+        if problem or isinstance(found, ConfigError) or found.config == present[0]:
+            return None
+        keys, present[0] = config.changed(present[0], found.config), found.config
+        say(f"the changed configuration is taken: {_names(keys)}")
+        return found.config
+
+    return look
 
 
 def _names(keys: list[Key]) -> str:

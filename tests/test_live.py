@@ -11,8 +11,9 @@ import pytest
 
 from monitor import config, live
 from monitor.config import ConfigError, Loaded, Sources
-from monitor.config_keys import KEYS, Config
+from monitor.config_keys import KEYS, Config, EsConfig
 from monitor.live import Follower
+from monitor.ship import standalone
 
 Save = Callable[[Path, str], None]
 
@@ -265,3 +266,57 @@ def test_what_changed_between_two_runs_is_told_by_the_second(tmp_path: Path) -> 
     members, problem = live.since_last_run(kept, after)
     assert members is None
     assert "cannot compare" in problem
+
+
+# ---- the shipper's side ----------------------------------------------------------------------------------------------
+
+
+def test_the_shipper_is_given_what_can_be_taken_and_says_what_cannot(path: Path) -> None:
+    said: list[str] = []
+    changed = live.changes(Sources(path, path.parent / "conf.d"), config.load(path), said.append)
+
+    def wait_for(text: str) -> Config | None:
+        deadline, found = time.monotonic() + 30, None
+        while time.monotonic() < deadline and not any(text in one for one in said):
+            found = changed() or found
+            time.sleep(0.004)
+        return found
+
+    path.write_text('{"profile": "full", "es_config": {"batch_size": 7}}')
+    taken = wait_for("is taken: es_config.batch_size")
+    assert taken is not None
+    assert taken.es_config.batch_size == 7
+    path.write_text('{"profile": "full", "output_dir": "/x"}')
+    assert wait_for("output_dir: can only change at a restart") is None
+    path.write_text("{")
+    assert wait_for("expected the name of a key") is None
+
+
+def test_a_running_shipper_changes_its_connection_and_its_limits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+    said: list[str] = []
+
+    class Runner:
+        def __init__(self, *arguments: object, tick: Callable[[], None]) -> None:
+            seen["hooks"], seen["tick"] = arguments[2], tick
+
+        def configure(self, wanted: Config) -> None:
+            seen["configured"] = wanted
+
+        def run(self) -> int:
+            for _ in range(3):
+                seen["tick"]()  # type: ignore[operator]
+            return 0
+
+    def local(**members: object) -> Config:
+        es = EsConfig(**{"es_host": ("127.0.0.1",), "secure": False} | members)  # type: ignore[arg-type]
+        return Config(output_dir=path.parent, es_config=es)
+
+    wanted = [local(es_user="x"), local(es_port=9999), None]  # the first has a user and no password
+    monkeypatch.setattr(standalone, "Runner", Runner)
+    monkeypatch.setattr(standalone, "signals", lambda _: None)
+    assert standalone.run(local(), said.append, once=False, changed=lambda: wanted.pop(0)) == 0
+    assert seen["configured"] == local(es_port=9999)
+    assert len(said) == 1
+    assert "not taken" in said[0]
+    assert seen["hooks"].connect()._es.es_port == 9999  # type: ignore[attr-defined]

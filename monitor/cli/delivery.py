@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from monitor.cli.program import EXIT_OK, config_option, configuration, die, main, say
+from monitor.cli.program import EXIT_OK, config_option, die, loaded, main, say
 
 
 def _time(text: str | None) -> int | None:
@@ -42,6 +42,7 @@ def ship(path: Path | None, once: bool, since: str | None, until: str | None, pr
       ebpf-monitor ship --since "yesterday 14:00" --until "yesterday 15:00" --profile full
       ebpf-monitor ship --retry-dead-letters
     """
+    from monitor import live
     from monitor.ship import resend, standalone
     from monitor.ship.runner import Control, ShipError
     from monitor.ship.shipper import Hooks
@@ -53,7 +54,8 @@ def ship(path: Path | None, once: bool, since: str | None, until: str | None, pr
     since_ns, until_ns = _time(since), _time(until)
     if since_ns is not None and until_ns is not None and since_ns > until_ns:
         raise click.UsageError("--since is after --until")
-    settings = configuration(path)
+    found, sources = loaded(path)
+    settings = found.config
     try:
         if retry:
             resend.retry(settings, standalone.ship_dir(settings), standalone.connector(settings), say)
@@ -67,7 +69,8 @@ def ship(path: Path | None, once: bool, since: str | None, until: str | None, pr
             )
             say(f"{counts['created']} sent, {counts['duplicate']} were there already, {counts['dead_letter']} rejected")
         else:
-            return standalone.run(settings, say, once=once)
+            changed = live.changes(sources, settings, say) if found.files and not once else lambda: None
+            return standalone.run(settings, say, once=once, changed=changed)
     except ShipError as error:
         return die(str(error), error.status)
     except EsError as error:

@@ -63,13 +63,29 @@ def signals(control: Control) -> None:
     signal.signal(signal.SIGHUP, reload)
 
 
-def run(config: Config, say: Callable[[str], None], *, once: bool) -> int:
-    """Delivers until stopped, or (`once`) until all that is durable is delivered; the exit status. Raises ShipError."""
-    control = Control()
-    connect = connector(config)
-    warning = connect().warning
+def run(
+    config: Config, say: Callable[[str], None], *, once: bool, changed: Callable[[], Config | None] = lambda: None
+) -> int:
+    """Delivers until stopped, or (`once`) until all that is durable is delivered; the exit status. Raises ShipError.
+
+    `changed` is asked often for a configuration to take in place of the present one.
+    """
+    control, connects = Control(), [connector(config)]
+    warning = connects[0]().warning
     if warning:
         say(f"WARNING: {warning}")
-    runner = Runner(config, ship_dir(config), Hooks(connect, say), control)
+
+    def look() -> None:
+        wanted = changed()
+        if wanted is None:
+            return
+        try:
+            connects[0] = connector(wanted)
+        except ShipError as error:
+            say(f"the changed configuration is not taken: {error}")
+        else:
+            runner.configure(wanted)
+
+    runner = Runner(config, ship_dir(config), Hooks(lambda: connects[0](), say), control, tick=look)
     signals(control)
     return runner.once() if once else runner.run()
