@@ -363,14 +363,14 @@ int sched_process_exit(u64 *ctx) {
 #else
   if (live) return 0;                                            /* other threads go on */
 #endif
-  if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
+  LD(leader, task, OFF_task_struct__group_leader); LD4(code, leader, OFF_task_struct__exit_code);
+  LD4(flags, signal, OFF_signal_struct__flags); LD4(group, signal, OFF_signal_struct__group_exit_code);
+  if (flags & 4) code = group;                                   /* SIGNAL_GROUP_EXIT */
+  if (own(task, tgid, c) && !(code & 127)) { h->suppressed_self++; return 0; }     /* killed: that was not its own act */
   u64 ts = begin(h);
   LD4(exec_id, task, OFF_task_struct__self_exec_id);
   if (sweep(h, cpu, ts, task, tgid, tid, exec_id, 0, ~0u, 0xffff, WHY_EXIT)) kf |= KF_MANY;
   kf |= beyond_sweeps(tgid);
-  LD(leader, task, OFF_task_struct__group_leader); LD4(code, leader, OFF_task_struct__exit_code);
-  LD4(flags, signal, OFF_signal_struct__flags); LD4(group, signal, OFF_signal_struct__group_exit_code);
-  if (flags & 4) code = group;                                   /* SIGNAL_GROUP_EXIT */
   struct scratch *s = record_begin(task, ts, cpu, PROCESS_EXIT, 0, 0xffff, kf, -1); if (!s) return end(h);
   s->e.arg = code;
   lineage.delete(&tgid);

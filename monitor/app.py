@@ -297,6 +297,7 @@ class Monitor(Steered):
             self._loss(members)
         self._keep_room()
         self._deliver()
+        self.guard()
         notices, self._notices = [*self._notices, *self.log.poll()], []
         for notice in notices:
             self.options.say(notice)
@@ -408,6 +409,7 @@ class Monitor(Steered):
     def stop(self) -> None:
         """Detaches (unless capture is kept), takes what is left in the rings, writes monitor_stop, closes."""
         self.service.stopping("Taking what is left in the rings")
+        self.let_go()
         if not self.keeps_capture:
             loader.detach(self.capture.directory)
         self._drain()
@@ -464,10 +466,14 @@ def run(config: Config, options: Options) -> int:
     def on_hangup(_number: int, _frame: object) -> None:
         monitor.reopen = True
 
+    def on_continue(_number: int, _frame: object) -> None:
+        monitor.continued()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_stop)
     signal.signal(signal.SIGUSR1, on_hand_over)
     signal.signal(signal.SIGHUP, on_hangup)
+    signal.signal(signal.SIGCONT, on_continue)
     try:
         monitor.start()
         monitor.loop()

@@ -49,6 +49,9 @@ class Lock:
             holder = os.read(self._file, 32).decode("ascii", "replace").strip()
             os.close(self._file)
             raise StartError(f"another monitor runs: process {holder} holds {self._path}", EXIT_RUNNING) from None
+        left = os.pread(self._file, 32, 0).strip()
+        self.before = int(left) if left.isdigit() else 0
+        """process id of the monitor before this one, if it did not end in order; else 0"""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
@@ -59,13 +62,29 @@ class Lock:
         try:
             fcntl.flock(self._pins, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StartError(f"another monitor, with another run_dir, uses {pin_dir}", EXIT_RUNNING) from None
+            holder = lock_holder(self._pins)
+            os.close(self._pins)
+            who = f"process {holder}" if holder else "a process that this one cannot see"
+            raise StartError(f"another monitor, with another run_dir, uses {pin_dir}: {who}", EXIT_RUNNING) from None
 
     def release(self) -> None:
-        """The next monitor may start."""
+        """The next monitor may start; this one ended in order."""
+        os.ftruncate(self._file, 0)
         os.close(self._file)
         if self._pins >= 0:
             os.close(self._pins)
+
+
+def lock_holder(descriptor: int) -> int:
+    """Process id of who holds a lock (flock) on this open file; 0: nobody that /proc/locks shows."""
+    about = os.fstat(descriptor)
+    wanted = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    with open("/proc/locks", encoding="ascii") as locks:  # "1: FLOCK  ADVISORY  WRITE 411 00:1b:5 0 EOF"
+        for line in locks:
+            words = line.split()
+            if len(words) >= 6 and words[1] == "FLOCK" and words[5] == wanted:
+                return max(0, int(words[4]))
+    return 0
 
 
 def write_file(path: Path, data: bytes) -> None:

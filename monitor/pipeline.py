@@ -6,6 +6,7 @@ Owns a batch from its first record to its commit; never opens the log and never 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,8 @@ class Pipeline:
     clock: WallClock
     counts: Counts = field(default_factory=Counts)
     sequence: int = 1
+    witness: Callable[[str, Names, Document, Document], None] | None = None
+    """called with the parts of each control event: name, object, task, further members of `ebpf`"""
 
     def __post_init__(self) -> None:
         self._memory = self.order.capture.memory()
@@ -289,6 +292,8 @@ class Pipeline:
             self._quarantined += 1
             return
         self._belongs(record, task, extra)
+        if self.witness is not None:
+            self.witness(record.kind.name, found, task, extra)
         self._line(record, found, task, extra)
         self._redacted += bool(record.values["kf"] & events.REDACTED)
         if record.values["kf"] & events.MANY:

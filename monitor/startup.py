@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from monitor.pipeline import Counts, Pipeline
 from monitor.quiet import Settled
 from monitor.redact import Redactor
 from monitor.retention import Retention
+from monitor.tamper import Guard, Watch, Witness
 
 
 @dataclass
@@ -65,6 +67,8 @@ class Startup:
     missing: list[str] = field(default_factory=list)
     hasher: Hasher | None = None
     delivery: Delivery | None = None
+    watch: Watch | None = None
+    """over what was pinned and attached; None before that"""
     _configured: tuple[object, ...] = ()
 
     def open(self) -> None:
@@ -103,6 +107,31 @@ class Startup:
             raise StartError(str(error)) from error
         self.configure()
         loader.attach(self.capture.directory)
+        self._watch(self.lock.before)
+
+    def _watch(self, before: int) -> None:
+        """`before`: process id of the monitor before this one, if it did not end in order."""
+        guard = Guard(self.capture, self.shape.jumps)
+        self.watch = Watch(guard, Witness(self.config.pin_dir, {os.getpid(), before}))
+        self.pipeline.witness = self.watch.witness.note
+        if self.adopted and before:
+            self.watch.ended_before(before)
+
+    def guard(self) -> None:
+        """Each second: what somebody did to the capture or to this process is put right and told."""
+        for members in self.watch.look(time.monotonic()) if self.watch is not None else ():
+            self.options.say(f"somebody interfered: {members['kind']}, {members['object']}")
+            self.pipeline.make("monitor_tamper", {"tamper": members})
+
+    def continued(self) -> None:
+        """SIGCONT: the process was stopped, or somebody says so."""
+        if self.watch is not None:
+            self.watch.continued = True
+
+    def let_go(self) -> None:
+        """The pins alone hold the programs from here on."""
+        if self.watch is not None:
+            self.watch.guard.close()
 
     def _shape(self) -> Shape:
         found = pins.features()

@@ -646,6 +646,24 @@ MADE: dict[str, Callable[[], encode.Document]] = {
     },
     "monitor_config.clock": lambda: {"clock": {"step_ns": -3_600_000_000_000}},
     "monitor_config.log": lambda: {"log": {"notice": "the log was renamed: a new one was begun"}},
+    "monitor_tamper": lambda: {
+        "tamper": {
+            "kind": "pin_removed",
+            "object": "link_sys_exit",
+            "repaired": True,
+            "by": {
+                "pid": 4711,
+                "entity_id": "PYNTTN6IuSZpKx8C4a9Hog",
+                "name": "rm",
+                "executable": "/usr/bin/rm",
+                "event": "file_delete",
+                "user": {"id": "0"},
+            },
+        }
+    },
+    "monitor_tamper.stopped": lambda: {
+        "tamper": {"kind": "monitor_stopped", "object": "process 311", "repaired": True, "paused_ms": 4012}
+    },
     "monitor_heartbeat": lambda: {
         "ledger": _ledger(),
         "hash": {"known": 411, "computed": 90, "skipped": dict.fromkeys(hashing.REASONS, 0) | {"gone": 2}},

@@ -63,6 +63,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "recovery",
             "recording",
             "reader",
+            "tamper",
         ),  # what is kept, and the proof of it
         "kernel",  # what is captured
         *("ship", "sinks"),  # the log to where people search

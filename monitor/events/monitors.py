@@ -43,6 +43,18 @@ MONITORS: tuple[EventType, ...] = (
         Shown("ebpf.config.refused", "keyword", "why changed configuration files were not taken: the one before is still in effect"),
         Shown("ebpf.log.notice", "keyword", "what happened to the log file"),
         Shown("ebpf.clock.step_ns", "long", "step of the wall clock"))),
+    EventType(69, "monitor_tamper", "made", "Somebody interfered with the monitor or its capture.", "configuration", ("change",), "tamper",
+              trigger="rm PIN_DIR/*/link_sys_exit", shown=(
+        Shown("ebpf.tamper.kind", "keyword", "pin_removed, pin_replaced, program_removed, configuration_changed, monitor_stopped, monitor_killed"),
+        Shown("ebpf.tamper.object", "keyword", "the pin, map or process"),
+        Shown("ebpf.tamper.repaired", "boolean", "it was put right"),
+        Shown("ebpf.tamper.paused_ms", "long", "so long the monitor had not looked"),
+        Shown("ebpf.tamper.by.event", "keyword", "the last event of the kind that does this: who made it probably did it"),
+        Shown("ebpf.tamper.by.pid", "long", "its process"),
+        Shown("ebpf.tamper.by.entity_id", "keyword", "its process"),
+        Shown("ebpf.tamper.by.name", "keyword", "base name of its program"),
+        Shown("ebpf.tamper.by.executable", "keyword", "path of its program"),
+        Shown("ebpf.tamper.by.user.id", "keyword", "its user"))),
     EventType(68, "monitor_heartbeat", "made", "The ledger, each minute.", "configuration", ("info",), "heartbeat", trigger="a minute passes", shown=(
         *(Shown("ebpf.ledger." + name, "long", doc) for name, doc in (
             ("kernel_seen", "submitted + refused + suppressed"), ("submitted", "events that the kernel put into a ring"),

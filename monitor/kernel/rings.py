@@ -169,6 +169,7 @@ class Capture:
         self._calls = self._map("calls", 8 * CALLS).view(np.int64)
         self._answer = self._map("answer", -(-(SCRATCH + CONTROL.size) // 4096) * 4096)
         self._whoami = bpf.obj_get(directory / "prog_whoami")
+        self._written: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
         self.lane = self._open_lane()
 
     def _map(self, name: str, size: int) -> Bytes:
@@ -186,9 +187,20 @@ class Capture:
             int.from_bytes(self._config[seed_at : seed_at + 8].tobytes(), "little")
             or int.from_bytes(os.urandom(8), "little") | 1
         )
-        self._config[: _CONFIG.size] = np.frombuffer(wanted.pack(seed), np.uint8)
-        # mmapable arrays round each value up to 8 bytes
-        self._calls[:] = [calls.get(index, 0) for index in range(CALLS)]
+        self._written = {
+            "config": (self._config[: _CONFIG.size], np.frombuffer(wanted.pack(seed), np.uint8)),
+            # mmapable arrays round each value up to 8 bytes
+            "calls": (self._calls, np.array([calls.get(index, 0) for index in range(CALLS)], np.uint64).view(np.int64)),
+        }
+        self.restore()
+
+    def restore(self) -> list[str]:
+        """Writes what `configure` wrote where it is not there any more; the names of these maps."""
+        changed = [name for name, (there, wanted) in self._written.items() if not np.array_equal(there, wanted)]
+        for name in changed:
+            there, wanted = self._written[name]
+            there[:] = wanted
+        return changed
 
     def cut(self, now: int) -> int:
         """The time below which nothing more can come: no program in flight has an earlier time stamp.

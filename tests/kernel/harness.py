@@ -30,7 +30,7 @@ from tests.kernel.monitor_process import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 BPFFS = Path("/sys/fs/bpf")
-STARTED_S = 60.0
+STARTED_S = 120.0
 
 RUNNER = """
 import sys
