@@ -2,7 +2,7 @@
 
 Owns the loop over the mapped rings and the small machine that writes a template; whatever it cannot write (definitions,
 names that are not clean text, unknown objects) it hands back to Python, record by record. Runs as plain Python with
-NUMBA_DISABLE_JIT=1, same bytes. Cost with the JIT: docs/decisions.md.
+NUMBA_DISABLE_JIT=1, same bytes. Cost with the JIT, and what it must not do: monitor/ahead.py.
 """
 
 from __future__ import annotations

@@ -45,9 +45,9 @@ def put_number(out: Any, at: int, value: int) -> int:
     if value < 10:
         out[at] = 48 + value
         return at + 1
-    digits, rest = 0, value
-    while rest > 0:
-        rest //= 10
+    digits, power = 1, 10
+    while digits < 19 and value >= power:
+        power *= 10  # a product is cheaper than a quotient
         digits += 1
     end = at + digits
     spot = end - 1

@@ -39,6 +39,7 @@ def main() -> int:
     (signature,) = fastpath.run.signatures
     compiler = CC("_fastpath")
     compiler.output_dir = str(directory)
+    compiler.use_nrt = False  # as monitor/ahead.py has it for the functions that run calls
     compiler.target_cpu = TARGETS.get(platform.machine(), "generic")
     compiler.export("run", signature)(fastpath.run.py_func)
     compiler.compile()
