@@ -43,8 +43,8 @@ def njit(*, nogil: bool, cache: bool) -> Callable[[F], F]:
         return lambda function: function
     # Without numba's own memory management: nothing here allocates, and the atomic counting of references to the arrays at
     # each call took more than half of the pass (780 -> 310 ns for a line).
-    made: Any = numba.njit(nogil=nogil, cache=cache, _nrt=False)
-    decorator: Callable[[F], F] = made
+    untyped: Any = numba.njit
+    decorator: Callable[[F], F] = untyped(nogil=nogil, cache=cache, _nrt=False)
     return decorator
 
 
