@@ -54,7 +54,6 @@ class Recorder:
 
     def look(self, cut: int, offset_ns: int, cpus: Any, controls: list[bytes]) -> None:
         """What came since the last look: the rings' bytes up to the heads, control records, the cut, the clock."""
-        found = False
         for cpu in range(len(cpus)):
             head, mask = int(cpus[cpu, fastpath.HEAD]), self._capture.shape.ring - 1
             while self._at[cpu] < head:
@@ -67,11 +66,10 @@ class Recorder:
                     end += size
                     self._at[cpu] += size
                 self._frame(BULK, cpu, self._at[cpu] - (end - at), row[at:end].tobytes())
-                found = True
         for raw in controls:
             self._frame(CONTROL, 0, 0, raw)
-        if found or controls:
-            self._frame(LOOK, 0, cut, offset_ns.to_bytes(8, "little", signed=True))
+        # each one, also when nothing came: the cut lets out what waits, and its time is that of the clock now
+        self._frame(LOOK, 0, cut, offset_ns.to_bytes(8, "little", signed=True))
 
     def close(self) -> None:
         """Ends the file."""
