@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from monitor import events
+from monitor import events, generate
 from monitor.clock import rfc3339
 from monitor.cluster import Cluster
 from monitor.sinks.elasticsearch import NDJSON
@@ -161,8 +161,8 @@ def numbered(documents: Iterable[dict[str, Any]], first: int = 1) -> list[dict[s
 
 
 def goldens() -> list[dict[str, Any]]:
-    """One document of each variant that the catalogue promises."""
-    return [orjson.loads(scenes.line(name)) for name in sorted({**scenes.SCENES, **scenes.MADE, **scenes.FOUND})]
+    """One document of each variant that the catalogue promises: the files that are what the pipeline writes (test_goldens)."""
+    return [orjson.loads(path.read_bytes()) for path in sorted(generate.GOLDENS.glob("*.json"))]
 
 
 def store(cluster: Cluster, documents: Iterable[tuple[str, dict[str, Any]]]) -> None:
