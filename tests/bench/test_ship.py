@@ -48,7 +48,7 @@ def once(scene: Scene) -> tuple[float, float, int]:
 def high_water(pid: int) -> int:
     """The most memory that a process had, in kB; 0 when it is gone or has not become the program yet."""
     try:
-        if b"ship" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"\0monitor\0ship\0" not in Path(f"/proc/{pid}/cmdline").read_bytes():
             return 0
         return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
