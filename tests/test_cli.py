@@ -190,13 +190,6 @@ def test_bad_configuration_is_78_and_one_line(run: Run, command: str) -> None:
     assert result.stderr == f"ebpf-monitor: {run.config}:2: profil: unknown key; did you mean profile?\n"
 
 
-def test_run_refuses_elasticsearch_for_now(run: Run) -> None:
-    run.config.write_text('{"storage_type": "elasticsearch"}')
-    result = run.on("run")
-    assert result.returncode == 78
-    assert "not built yet" in result.stderr
-
-
 @pytest.mark.parametrize("command", ["verify", "search"])
 def test_a_cluster_that_is_not_there_is_a_sentence(log: Run, command: str) -> None:
     settings = json.loads(log.config.read_text()) | {"es_config": {"es_port": 1, "secure": False}}
