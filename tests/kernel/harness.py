@@ -125,6 +125,8 @@ int main(int argc, char **argv) {
       performed[2] += 1 + n % 8;
     } else if (!strcmp(what, "creat")) {   /* fails, and cannot be folded */
       snprintf(path, sizeof path, "%s/none/%ld", dir, n); syscall(SYS_creat, path, 0600);
+    } else if (!strcmp(what, "missing")) { /* fails too; an openat, which ONLY_OURS does not see */
+      snprintf(path, sizeof path, "%s/none/%ld", dir, n); open(path, O_RDONLY);
     } else if (!strcmp(what, "spawn")) {
       snprintf(path, sizeof path, "%s/%ld", dir, n);
       pid_t child = vfork();

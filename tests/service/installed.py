@@ -88,9 +88,9 @@ class Installed:
         return ledger
 
     def load(self, program: Path, rate: int = 5000) -> Acts:
-        """Failing creats of numbered names: each is one event of its own, whatever is folded."""
+        """Failing opens of numbered names: each is one event of its own, whatever is folded."""
         self._acts += 1
-        return Acts(program, self.directory / f"acts-{self._acts}", "creat", rate=rate)
+        return Acts(program, self.directory / f"acts-{self._acts}", "missing", rate=rate)
 
     def under_load(self, program: Path, do: Callable[[], object], rate: int = 5000) -> int:
         """Performs acts before, while and after `do`; returns how many, each of which is in the log exactly once."""

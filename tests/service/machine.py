@@ -155,6 +155,7 @@ class Machine:
             (self.directory / part).mkdir()
         layers = f"lowerdir={self.lower},upperdir={self.directory}/upper,workdir={self.directory}/work"
         _run("mount", "-t", "overlay", "overlay", "-o", layers, self.root)
+        (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         _run("mount", "-t", "bpf", "-o", "mode=700", "bpf", self.bpf)
 
     @property

@@ -353,6 +353,7 @@ def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
         assert service.machine.show(SHIP, "Result")["Result"] == "success"
     finally:
         service.systemctl("stop", SHIP)
+        (etc / "ca.pem").unlink()
         service.configure()
 
 
