@@ -216,7 +216,7 @@ def found(text: str) -> Loaded:
 def test_live_keys_are_those_that_the_operators_were_promised() -> None:
     fixed = {key.name for key in KEYS if not key.live}
     assert fixed == {
-        "events_dir", "output_dir", "storage_type", "run_dir", "pin_dir",
+        "events_dir", "output_dir", "storage_type", "ship_user", "run_dir", "pin_dir",
         "ring_bytes", "control_ring_bytes", "control_lane",
         "es_config.es_index", "es_config.index_period", "es_config.profile",
     }  # fmt: skip

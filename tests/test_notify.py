@@ -161,7 +161,11 @@ def test_the_end_is_told(manager: Manager) -> None:
     assert manager.heard() == ["STOPPING=1\nSTATUS=draining\n"]
 
 
-def test_a_caused_event_is_a_process_that_is_waited_for() -> None:
+def test_a_caused_event_is_a_process_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    spawn = os.posix_spawn
+    monkeypatch.setattr(os, "posix_spawn", lambda *given: made.append(spawn(*given)) or made[-1])
     notify.cause_event()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    (child,) = made
+    with pytest.raises(ChildProcessError):  # nobody's child any more; other tests may have children of their own
+        os.waitpid(child, os.WNOHANG)
