@@ -9,7 +9,7 @@ PYTEST := $(PY) -m pytest --durations=10
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kernels check bench deb install uninstall release gen lock clean
+.PHONY: help setup run test test-system test-kernels check bench deb install uninstall release gen lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -26,6 +26,10 @@ test: ## install what the tests need and run all of them (needs root)
 	@EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) $(ARGS) || { \
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \
 	  EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }
+
+test-system: ## install the package in a container with a real systemd and test the service there; about ten minutes
+	@scripts/setup.sh test
+	EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) tests/service $(ARGS)
 
 test-kernels: ## boot Debian's kernels (5.10 to the newest) in qemu and run the real-kernel tests there; slow (LINES='6.1 6.12': only these)
 	@scripts/setup.sh kernels

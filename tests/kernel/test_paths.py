@@ -238,7 +238,8 @@ def test_a_memfd_has_its_name_and_no_path(monitor: MonitorProcess, places: Place
     opened = script.call("memfd_create", script.text("some name"), 0)
     stated = script.stat(opened)
     script.call("write", opened, script.room(5), 5)
-    found = monitor.program(script.run())[0]
+    made, found = monitor.program(script.run())[:2]
+    assert name_of(made) == "file_memfd"
     assert (name_of(found), found["file"]["path"]) == ("file_write", "memfd:some name")
     assert "no_path" in found["ebpf"]["path_flags"]
     assert (found["file"]["inode"], found["file"]["device"], found["file"]["mode"]) == script.stated(stated)
