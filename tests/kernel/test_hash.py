@@ -67,8 +67,11 @@ def test_off_means_that_no_thread_runs_and_no_file_is_opened(monitors: Monitors,
     child = subprocess.Popen([program])
     child.wait()
     monitor.lifetime(child.pid)
-    time.sleep(0.5)
-    monitor.journal.poll()
-    hashes = [one for one in of(monitor, child.pid) if "hash" in one["process"]]
+    deadline = time.monotonic() + (30 if on else 1)
+    hashes: list[Document] = []
+    while not hashes and time.monotonic() < deadline:
+        time.sleep(0.2)
+        monitor.journal.poll()
+        hashes = [one for one in of(monitor, child.pid) if "hash" in one["process"]]
     assert bool(hashes) == on
     assert (monitor.status()["hash"] is not None) == on

@@ -93,7 +93,8 @@ def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records
     monitor.settings |= {"control_lane": "perf", "control_ring_bytes": 1 << 20, "ring_bytes": 32 << 20}
     monitor.start()
     acts = Acts(program, tmp_path / "acts", "mixed", rate=5000)
-    for _ in range(3):
+    kills = 3
+    for _ in range(kills):
         before = acts.performed
         wait_for(lambda mark=before + 1000: acts.performed > mark, what="the load runs")
         monitor.kill()
@@ -109,7 +110,8 @@ def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records
         f"{renames} renames, {kinds['file_rename']} logged",
         Counter((loss["class"], loss["reason"]) for loss in found.losses),
     )
-    assert found.lost() == renames - kinds["file_rename"] > 0
+    # the end of a killed monitor is an event too, and nobody reads the perf lane then
+    assert found.lost() - kills == renames - kinds["file_rename"] > 0
     assert kinds["file_open"] + kinds["file_write"] + kinds["file_close"] == performed - renames + closes
     assert {loss["reason"] for loss in found.losses} <= {"control_full", "died"}
     assert ledger["in_flight"] == 0
