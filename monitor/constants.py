@@ -150,40 +150,18 @@ def bpf_program_type(number: int) -> str:
 SIGNAL_RESULTS = ("delivered", "ignored", "already_pending", "overflow_fail", "lose_info")
 """include/trace/events/signal.h: what became of a signal that was sent"""
 
+
+def _bits(prefix: str, names: str) -> tuple[tuple[int, str], ...]:
+    """Flags from bit 0 upwards: value and full name of each; "-" is a bit without a name."""
+    return tuple((1 << bit, prefix + name) for bit, name in enumerate(names.split()) if name != "-")
+
+
 # include/uapi/linux/mount.h
-_MOUNT_FLAGS = tuple(
-    (1 << bit, "MS_" + name)
-    for bit, name in enumerate(
-        [
-            "RDONLY",
-            "NOSUID",
-            "NODEV",
-            "NOEXEC",
-            "SYNCHRONOUS",
-            "REMOUNT",
-            "MANDLOCK",
-            "DIRSYNC",
-            "NOSYMFOLLOW",
-            "-",
-            "NOATIME",
-            "NODIRATIME",
-            "BIND",
-            "MOVE",
-            "REC",
-            "SILENT",
-            "POSIXACL",
-            "UNBINDABLE",
-            "PRIVATE",
-            "SLAVE",
-            "SHARED",
-            "RELATIME",
-            "KERNMOUNT",
-            "I_VERSION",
-            "STRICTATIME",
-            "LAZYTIME",
-        ]
-    )
-    if name != "-"
+_MOUNT_FLAGS = _bits(
+    "MS_",
+    "RDONLY NOSUID NODEV NOEXEC SYNCHRONOUS REMOUNT MANDLOCK DIRSYNC NOSYMFOLLOW - NOATIME NODIRATIME "
+    "BIND MOVE REC SILENT POSIXACL UNBINDABLE PRIVATE SLAVE SHARED RELATIME KERNMOUNT I_VERSION "
+    "STRICTATIME LAZYTIME",
 )
 _MAGIC, _MAGIC_MASK = 0xC0ED0000, 0xFFFF0000
 
@@ -218,30 +196,10 @@ def umount_flags(value: int) -> list[str]:
 
 
 # include/uapi/linux/io_uring.h
-_IO_URING_FLAGS = tuple(
-    (1 << bit, "IORING_SETUP_" + name)
-    for bit, name in enumerate(
-        [
-            "IOPOLL",
-            "SQPOLL",
-            "SQ_AFF",
-            "CQSIZE",
-            "CLAMP",
-            "ATTACH_WQ",
-            "R_DISABLED",
-            "SUBMIT_ALL",
-            "COOP_TASKRUN",
-            "TASKRUN_FLAG",
-            "SQE128",
-            "CQE32",
-            "SINGLE_ISSUER",
-            "DEFER_TASKRUN",
-            "NO_MMAP",
-            "REGISTERED_FD_ONLY",
-            "NO_SQARRAY",
-            "HYBRID_IOPOLL",
-        ]
-    )
+_IO_URING_FLAGS = _bits(
+    "IORING_SETUP_",
+    "IOPOLL SQPOLL SQ_AFF CQSIZE CLAMP ATTACH_WQ R_DISABLED SUBMIT_ALL COOP_TASKRUN TASKRUN_FLAG SQE128 "
+    "CQE32 SINGLE_ISSUER DEFER_TASKRUN NO_MMAP REGISTERED_FD_ONLY NO_SQARRAY HYBRID_IOPOLL",
 )
 
 
