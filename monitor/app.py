@@ -138,9 +138,8 @@ class Monitor(Steered):
     # ---- the loop ----
     def loop(self) -> None:
         """Until a signal or the duration ends it."""
-        started = time.monotonic()
-        next_second = next_beat = started
-        next_beat += self.config.heartbeat_interval_s
+        next_second = started = time.monotonic()
+        next_beat = started + self.config.heartbeat_interval_s
         next_totals = started + self.config.fold_interval_s
         self.begin_to_follow()
         if self.options.ready_file:
@@ -179,9 +178,11 @@ class Monitor(Steered):
     def turn(self) -> bool:
         """One look at the rings and what follows from it. True: there is more right now."""
         self._reopen()
-        if self.order.settled() and not self.pipeline.lines:
-            self.lines_taken = 0
-            return False
+        if self.order.settled():
+            self.beside()
+            if not self.pipeline.lines:
+                self.lines_taken = 0
+                return False
         self.order.look()
         whole = self.whole = self.pipeline.fill()
         if whole:
