@@ -35,6 +35,17 @@ static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it
 /* low 32 bits of a typed pointer as a number: the loader patches the addition into `w = w` */
 #define LOW(d, p) { u64 low_; asm volatile("%0 = %1; %0 += 2147418114" : "=r"(low_) : "r"(p)); (d) = low_; }
 
+/* A loop of at most `n` turns. Where the kernel has may_goto (Linux 6.9) the verifier walks the body until nothing new shows, two or
+ * three times; else `n` times. It must not know the count then: the low bits of an aligned object's address are nought, but the verifier
+ * cannot tell. Loading all programs takes 2.5 s of CPU instead of 5.1 s. The loader makes the marked call and its test one may_goto. */
+#if MAY_GOTO
+static u64 (*may_stop)(void) = (void *)0x7fff0007;
+#define NOUGHT(object) ({ u32 low_bits; LOW(low_bits, object); low_bits & 7; })
+#define EACH(i, n, object) for ((i) = NOUGHT(object); (i) < (n) && !may_stop(); (i)++)
+#else
+#define EACH(i, n, object) for ((i) = 0; (i) < (n); (i)++)
+#endif
+
 /* Compare and swap. BCC's LLVM cannot emit it; the loader makes `r0 = r1` of the first call and cmpxchg(r2, r0, r3) of the second. */
 static u64 (*set_r0)(u64) = (void *)0x7fff0003;
 static u64 (*cmpxchg_r0)(u64, u64 *, u64) = (void *)0x7fff0004;

@@ -22,7 +22,7 @@ static inline u32 living(u64 task, u8 *out, volatile u32 *count) {
   u32 i, tgid; u64 p = task, up;
   *count = 0;
 #pragma nounroll
-  for (i = 0; i < ANCESTORS; i++) {
+  EACH(i, ANCESTORS, task) {
     LD(up, p, OFF_task_struct__real_parent); LD4(tgid, up, OFF_task_struct__tgid);
     if (!tgid) break;
     u32 o = *count & 511;
@@ -68,7 +68,7 @@ static inline u64 pid_start(u64 pid) {
 static inline void first_peer(u64 task, struct context *e) {
   u32 fd;
 #pragma nounroll
-  for (fd = 0; fd < 16; fd++) {
+  EACH(fd, 16, task) {
     u64 f = fd_file(task, fd), inode = 0, sock = 0, sk = 0; u16 x = 0; if (!f) continue;
     KL(inode, f, OFF_file__f_inode); KL2(x, inode, OFF_inode__i_mode); if ((x & 0170000) != 0140000) continue;
     KL(sock, f, OFF_file__private_data); if (!sock) continue;

@@ -269,14 +269,14 @@ int judge(u64 *ctx) {
   /* where it stands in its own file system, which a bind mount does not show */
   u64 above = d;
 #pragma nounroll
-  for (i = 0; i < LEVELS; i++) {
+  EACH(i, LEVELS, d) {
     loud |= sensitive(c, above);
     KL(parent, above, OFF_dentry__d_parent); if (parent == above) break;
     above = parent;
   }
   if (i == LEVELS) loud = 1;
 #pragma nounroll
-  for (i = 0; i < LEVELS; i++) {
+  EACH(i, LEVELS, d) {
     loud |= sensitive(c, d);
     if (d == root) {
       KL(up, mp, OFF_mount__mnt_parent); if (up == mp) break;

@@ -34,7 +34,7 @@ static inline u64 path_key(u64 mnt, u64 d, u64 inode, u64 seed, struct leaf *o) 
   KL(hashed, d, OFF_dentry__d_hash__pprev); KL(parent, d, OFF_dentry__d_parent);
   if (!hashed && parent != d) { o->flags = FILE_DELETED; MIX(key, 1); }
 #pragma nounroll
-  for (i = 0; i < LEVELS; i++) {
+  EACH(i, LEVELS, d) {
     if (d == root) {
       KL(up, mp, OFF_mount__mnt_parent);
       if (up == mp) { KL(ns, mp, OFF_mount__mnt_ns); if (!ns) o->flags |= FILE_DETACHED; return key; }
@@ -69,7 +69,7 @@ static inline u32 copy_names(u64 mnt, u64 d, u8 *out, volatile u32 *count) {
   mp = CAST(mnt - OFF_mount__mnt, ID_mount);
   KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);
 #pragma nounroll
-  for (i = 0; i < LEVELS; i++) {
+  EACH(i, LEVELS, d) {
     if (d == root) {
       KL(up, mp, OFF_mount__mnt_parent); if (up == mp) break;
       KL(d, mp, OFF_mount__mnt_mountpoint); mp = up; KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);

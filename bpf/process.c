@@ -61,7 +61,7 @@ static inline u32 cgroup_names(u64 node, u8 *out, volatile u32 *count) {
   u32 i; u64 name, up;
   *count = 0;
 #pragma nounroll
-  for (i = 0; i < CGROUP_LEVELS; i++) {
+  EACH(i, CGROUP_LEVELS, node) {
     name = up = 0; KL(up, node, OFF_kernfs_node__parent); KL(name, node, OFF_kernfs_node__name);
     if (!up) break;
     u32 o = *count;
@@ -274,7 +274,7 @@ static inline u32 blob_environment(struct scratch *s, u32 o, struct config *c, u
   LD(p, mm, OFF_mm_struct__env_start); LD(last, mm, OFF_mm_struct__env_end);
   *count = 0;
 #pragma nounroll
-  for (i = 0; i < ENVIRONMENT_SEEN; i++) {
+  EACH(i, ENVIRONMENT_SEEN, c) {
     u32 at = *count & 4095; u8 *out = blob_at(s, o) + at; long n;
     if (p >= last || *count > 3 * 1024) break;
     begins[0] = begins[1] = 0; bpf_probe_read_user(begins, 16, (void *)p);

@@ -147,6 +147,7 @@ class Startup:
             perf=perf,
             casts=casts,
             task_regs=found["task_pt_regs"],
+            may_goto=found["may_goto"],
             optional=pins.optional_hooks(),
             uring=found["io_uring_tracepoints"],
         )

@@ -1,4 +1,4 @@
-"""monitor/kernel/loops.py: loops get a jump back, programs stay the same otherwise."""
+"""monitor/kernel/loops.py: loops get a jump back or a may_goto, programs stay the same otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.kernel.loops import with_jumps_back
+from monitor.kernel.loops import with_jumps_back, with_may_goto
 
 MOV, ADD, GOTO, JLT, CALL, EXIT, WIDE = 0xB7, 0x07, 0x05, 0xA5, 0x85, 0x95, 0x18
 
@@ -117,3 +117,37 @@ def test_any_row_of_loops_does_the_same_afterwards(loops: list[tuple[int, bool, 
     made = with_jumps_back(code)
     assert steps_back(made) == []
     assert run(made) == run(code)
+
+
+MAY_GOTO, JEQ, JNE, LDX, STOP = 0xE5, 0x15, 0x55, 0x79, (CALL, 0, 0, 0x7FFF0007)
+
+
+def test_a_marked_call_and_its_test_become_may_goto() -> None:
+    code = program((MOV, 1, 0, 0), STOP, (JNE, 0, 2, 0), (ADD, 0, 0, 7), (GOTO, 0, -4, 0), (EXIT, 0, 0, 0))
+    assert units(with_may_goto(code)) == [
+        (MOV, 1, 0, 0), (MAY_GOTO, 0, 3, 0), (GOTO, 0, 0, 0), (ADD, 0, 0, 7), (GOTO, 0, -4, 0), (EXIT, 0, 0, 0),
+    ]  # fmt: skip
+
+
+def test_the_opposite_test_goes_on_by_its_jump() -> None:
+    code = program(STOP, (JEQ, 0, 1, 0), (EXIT, 0, 0, 0), (GOTO, 0, -4, 0))
+    assert units(with_may_goto(code)) == [(MAY_GOTO, 0, 1, 0), (GOTO, 0, 1, 0), (EXIT, 0, 0, 0), (GOTO, 0, -4, 0)]
+
+
+def test_what_the_compiler_put_between_moves_before_them() -> None:
+    code = program(STOP, (MOV, 2, 0, 4), (LDX, 0xA1, -16, 0), (JNE, 0, -4, 0), (EXIT, 0, 0, 0))
+    assert units(with_may_goto(code)) == [
+        (MOV, 2, 0, 4), (LDX, 0xA1, -16, 0), (MAY_GOTO, 0, -3, 0), (GOTO, 0, 0, 0), (EXIT, 0, 0, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "between", [(MOV, 0, 0, 0), (LDX, 0xA0, 0, 0), (LDX, 0x01, 0, 0), (ADD, 1, 0, 1), (JLT, 1, 0, 5)]
+)
+def test_anything_else_between_is_refused(between: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="instruction 0 is may_stop"):
+        with_may_goto(program(STOP, between, (JNE, 0, -3, 0), (EXIT, 0, 0, 0)))
+
+
+def test_a_program_without_the_mark_stays_as_it_is() -> None:
+    assert with_may_goto(BODY_FIRST) == BODY_FIRST

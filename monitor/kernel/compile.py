@@ -103,6 +103,7 @@ class Shape:
     perf: bool
     casts: bool
     task_regs: bool
+    may_goto: bool = False
     commit: int = 8 << 20
     optional: tuple[str, ...] = ()
     """those of OPTIONAL_HOOKS that this kernel takes"""
@@ -153,6 +154,7 @@ def shape(
     perf: bool,
     casts: bool,
     task_regs: bool,
+    may_goto: bool = False,
     optional: tuple[str, ...] = (),
     uring: bool = False,
 ) -> Shape:
@@ -171,6 +173,7 @@ def shape(
         perf,
         casts,
         task_regs,
+        may_goto=may_goto,
         optional=optional,
         uring=uring,
     )
@@ -207,6 +210,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "CONTROL_PERF": int(made.perf),
         "CONTROL_PAGES": made.control // 4096,
         "CASTS": int(made.casts),
+        "MAY_GOTO": int(made.may_goto),
         "HAVE_TASK_REGS": int(made.task_regs),
         "LEVELS": 48,
         "NAMES_MAX": 16384,

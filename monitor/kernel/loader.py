@@ -18,7 +18,7 @@ from typing import Any
 from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
 from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape, compile_in_child
-from monitor.kernel.loops import with_jumps_back
+from monitor.kernel.loops import with_jumps_back, with_may_goto
 
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 _CALL, _SET_R0, _CMPXCHG_R0 = 0x85, 0x7FFF0003, 0x7FFF0004
@@ -109,7 +109,7 @@ def _linked(code: bytes, maps: list[int], btf: Btf) -> bytes:
         if patched[at] == _LOAD_ADDRESS and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
             index = int.from_bytes(patched[at + 4 : at + 8], "little")
             patched[at + 4 : at + 8] = maps[index].to_bytes(4, "little")
-    return with_jumps_back(bytes(patched))
+    return with_jumps_back(with_may_goto(bytes(patched)))
 
 
 def _target(btf: Btf, hook: str) -> int:

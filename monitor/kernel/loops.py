@@ -1,6 +1,6 @@
-"""Makes every loop of a program one that older verifiers accept: the way back is a jump, never a mere step to the next line.
+"""Makes the loops of a program ones that the verifier accepts, or accepts sooner: jumps back, may_goto.
 
-Owns that one rewriting of instructions; never loads a program.
+Owns these two rewritings of instructions; never loads a program.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import struct
 _INSN = struct.Struct("<BBhi")
 _WIDE, _CALL, _EXIT, _GOTO = 0x18, 0x85, 0x95, 0x05
 _JUMP_CLASSES = (0x05, 0x06)
+_MAY_GOTO, _MAY_STOP = 0xE5, 0x7FFF0007
+_SETS, _MOVES, _LOADS = (0xB7, 0xB4), (0xBF, 0xBC), (0x61, 0x69, 0x71, 0x79)
+_IF_ZERO, _IF_NOT_ZERO = 0x15, 0x55
 _UNSEEN, _ON_PATH, _DONE = range(3)
 
 
@@ -76,4 +79,36 @@ def with_jumps_back(insns: bytes) -> bytes:
         made += _INSN.pack(opcode, registers, offset, immediate)
         if at in behind:
             made += _INSN.pack(_GOTO, 0, 0, 0)
+    return bytes(made)
+
+
+def _moves_beside(opcode: int, registers: int) -> bool:
+    """A move or load that neither writes nor reads r0."""
+    if opcode in _SETS:
+        return registers != 0
+    return opcode in _MOVES + _LOADS and registers & 15 != 0 and registers >> 4 != 0
+
+
+def with_may_goto(insns: bytes) -> bytes:
+    """The program with may_goto for each marked call `may_stop` (bpf/common.h) and the test of its answer.
+
+    may_goto (Linux v6.9, commit 011832b97b31) leaves the loop once a budget is spent that no loop here comes near, and
+    the verifier stops walking the loop when a turn shows nothing new. What the compiler put between call and test moves
+    before them. Raises ValueError if that is more than moves and loads, or no test of r0 follows.
+    """
+    made, size = bytearray(insns), _INSN.size
+    for at in range(0, len(made), size):
+        opcode, _registers, _offset, immediate = _INSN.unpack_from(made, at)
+        if (opcode, immediate) != (_CALL, _MAY_STOP):
+            continue
+        behind = at + size
+        while _moves_beside(made[behind], made[behind + 1]):
+            behind += size
+        test, registers, offset, against = _INSN.unpack_from(made, behind)
+        if test not in (_IF_ZERO, _IF_NOT_ZERO) or registers or against:
+            raise ValueError(f"instruction {at // size} is may_stop, and no test of its answer follows")
+        made[at : behind - size] = made[at + size : behind]
+        stop, go_on = (offset + 1, 0) if test == _IF_NOT_ZERO else (1, offset)
+        _INSN.pack_into(made, behind - size, _MAY_GOTO, 0, stop, 0)
+        _INSN.pack_into(made, behind, _GOTO, 0, go_on, 0)
     return bytes(made)

@@ -40,6 +40,15 @@ def ensure_bpffs(directory: Path) -> str | None:
     return f"mounted bpffs on {root}"
 
 
+_TRIED = {
+    # r0 = bpf_get_current_task_btf(); r1 = r0; r0 = bpf_task_pt_regs(r1); r0 = 0; exit
+    "task_pt_regs": "85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000",
+    # r0 = 0; may_goto +1; goto -2; exit
+    "may_goto": "b7000000 00000000 e5000100 00000000 0500feff 00000000 95000000 00000000",
+}
+"""programs that load where the kernel has the feature"""
+
+
 def features() -> dict[str, bool]:
     """What this kernel takes, found by trying: name to yes or no."""
     from monitor.kernel.btf import Btf
@@ -54,14 +63,12 @@ def features() -> dict[str, bool]:
         found["ringbuf"] = True
     except bpf.BpfError:
         found["ringbuf"] = False
-    task_regs = bytes.fromhex(
-        "85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000".replace(" ", "")
-    )
-    try:
-        os.close(bpf.prog_load(task_regs, name="probe", prog_type=17))
-        found["task_pt_regs"] = True
-    except bpf.BpfError:
-        found["task_pt_regs"] = False
+    for name, code in _TRIED.items():
+        try:
+            os.close(bpf.prog_load(bytes.fromhex(code), name="probe", prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT))
+            found[name] = True
+        except bpf.BpfError:
+            found[name] = False
     return found
 
 

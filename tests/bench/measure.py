@@ -347,7 +347,7 @@ class Bench:
         environment = {"NUMBA_CACHE_DIR": str(cache)}
         for _ in range(self.plan.starts):
             shutil.rmtree(cache, ignore_errors=True)
-            monitor = Monitor(self.directory / "start", "full", environment)
+            monitor = Monitor(self.directory / "start", "full", environment, cold=True)
             try:
                 first.append(monitor.start())
                 self.problems += monitor.stop()

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests import compiled
 from tests.elasticsearch.fake import Answer, Fake, Request
 from tests.elasticsearch.scene import ids_of
 
@@ -112,25 +113,14 @@ class Run:
         shutil.rmtree(self.pins, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled programs, for the tests after the first one."""
-    return tmp_path_factory.mktemp("programs")
-
-
 @pytest.fixture
-def run(tmp_path: Path, programs: Path) -> Iterator[Run]:
+def run(tmp_path: Path) -> Iterator[Run]:
     (tmp_path / "place").mkdir(mode=0o700)  # nobody but root may pass: the child works with descriptors it was given
     fake = Fake()
     made = Run(tmp_path / "place", fake)
-    cache = tmp_path / "place" / "output_dir" / "cache"
-    cache.mkdir(mode=0o700, parents=True)
-    for path in programs.iterdir():
-        shutil.copy2(path, cache)
+    compiled.lend(tmp_path / "place" / "output_dir")
     yield made
-    for path in cache.iterdir():
-        if path.is_file():
-            shutil.copy2(path, programs)
+    compiled.keep(tmp_path / "place" / "output_dir")
     made.clean()
     fake.down()
 

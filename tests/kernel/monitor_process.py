@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests import compiled
 from tests.kernel.acts import ACTOR, NOOP, Script, compile_c
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,6 +153,7 @@ class MonitorProcess:
         (directory / "config.json").write_text(json.dumps(self.keys))
         (directory / "config.json").chmod(0o600)
         self._ready = directory / "ready"
+        compiled.lend(directory / "output")
         with (directory / "stderr").open("wb") as errors:
             self.process = subprocess.Popen(
                 [
@@ -171,6 +173,7 @@ class MonitorProcess:
                 stderr=errors,
             )
         self._await_ready()
+        compiled.keep(directory / "output")
         self.journal = Journal(directory / "events" / "events.jsonl")
 
     @property

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import compiled
 from tests.kernel.monitor_process import ROOT
 
 
@@ -37,6 +38,7 @@ def test_replay_gives_the_lines_of_the_log(tmp_path: Path) -> None:
     config, recording = tmp_path / "config.json", tmp_path / "recording"
     config.write_text(json.dumps(keys))
     config.chmod(0o600)
+    compiled.lend(tmp_path / "out")
     command = [
         sys.executable,
         "-m",

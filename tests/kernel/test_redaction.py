@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import compiled
 from tests.kernel.monitor_process import ROOT
 
 SECRET, OWN = "Zx81secretvalue", "staff-77123456"
@@ -27,6 +28,7 @@ def _run(tmp_path: Path, settings: dict[str, object]) -> tuple[list[dict[str, An
     config = tmp_path / "config.json"
     config.write_text(json.dumps(keys | settings))
     config.chmod(0o600)
+    compiled.lend(tmp_path / "out")
     recording, ready = tmp_path / "out-recording", tmp_path / "ready"
     command = [sys.executable, "-m", "monitor", "run", "--config", str(config), "--ready-file", str(ready)]
     before = subprocess.Popen(["/bin/sh", "-c", "sleep 300; :", f"--password={SECRET}"])  # the scan at start finds it

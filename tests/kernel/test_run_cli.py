@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from monitor import config
+from tests import compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -53,8 +54,10 @@ class Place:
 
     def start(self, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         """A monitor that captures."""
+        compiled.lend(self.directory / "output_dir")
         process = self.popen("run", "--config", self.config, "--ready-file", self.ready, *words, **options)
         self.await_ready(process)
+        compiled.keep(self.directory / "output_dir")
         return process
 
     def await_ready(self, process: subprocess.Popen[bytes], pid: int | None = None) -> None:
