@@ -200,13 +200,6 @@ class Monitor(Steered):
             self.capture.commit.mark_done()
         return not whole
 
-    def _last_hashes(self) -> None:
-        """A moment for those who still wait; then the thread ends."""
-        if self.hasher is not None:
-            self.hasher.wait(1.0)
-            self.beside()
-            self.hasher.close()
-
     def _commit(self) -> None:
         """Brings the batch into the log. A log that cannot be written is tried again until the rings press."""
         batch = self.pipeline.batch
@@ -414,7 +407,7 @@ class Monitor(Steered):
         if not self.keeps_capture:
             loader.detach(self.capture.directory)
         self._drain()
-        self._last_hashes()
+        self.last_hashes()
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
         self._commit()
         if self.follower is not None:

@@ -218,6 +218,13 @@ class Startup:
         if self.settled.stirred:
             self.settled.look()
 
+    def last_hashes(self) -> None:
+        """A moment for those who still wait; then the thread ends."""
+        if self.hasher is not None:
+            self.hasher.wait(1.0)
+            self.beside()
+            self.hasher.close()
+
     def _origin(self) -> Origin:
         return Origin(self.host, f"{self.epoch:016x}", self.config.tags, self.config.labels)
 
