@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.encode import Document, Names
-from monitor.kernel import bpf, pins
+from monitor.kernel import bpf, loader, pins
 from monitor.kernel.rings import Capture
 
 STOPPED_S = 3.0
@@ -80,15 +80,16 @@ class Guard:
     capture: Capture
     jumps: dict[str, tuple[str, ...]]
     _held: dict[str, tuple[int, int]] = field(default_factory=dict)  # pin -> descriptor, inode of the pin
-    _tails: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)  # table, index -> id, descriptor
+    _tails: dict[tuple[str, int], int] = field(default_factory=dict)  # table, index -> number of the program
 
     def __post_init__(self) -> None:
         for pin in sorted(self.capture.directory.iterdir()):
             self._held[pin.name] = bpf.obj_get(pin), pin.lstat().st_ino
         for table, programs in self.jumps.items():
-            for index in range(len(programs)):
-                number = int.from_bytes(self._entry(table, index), "little")
-                self._tails[table, index] = number, bpf.prog_get_by_id(number)
+            for index, name in enumerate(programs):
+                held = self._held.get(loader.tail_pin(table, name))
+                if held:  # else its pin was removed while no monitor ran
+                    self._tails[table, index] = bpf.prog_info(held[0]).id
 
     def _entry(self, table: str, index: int) -> bytes:
         return bpf.map_lookup(self._held[f"map_{table}"][0], index.to_bytes(4, "little"), 4)
@@ -121,19 +122,19 @@ class Guard:
 
     def _jumps(self) -> list[Document]:
         found = []
-        for (table, index), (number, descriptor) in self._tails.items():
+        for (table, index), number in self._tails.items():
             try:
                 there = int.from_bytes(self._entry(table, index), "little")
             except bpf.BpfError:
                 there = 0
             if there != number:
-                repaired = True
+                repaired, program = True, self.jumps[table][index]
                 try:
+                    descriptor = self._held[loader.tail_pin(table, program)][0]
                     key = index.to_bytes(4, "little")
                     bpf.map_update(self._held[f"map_{table}"][0], key, descriptor.to_bytes(4, "little"))
                 except bpf.BpfError:
                     repaired = False
-                program = self.jumps[table][index]
                 found.append({"kind": "program_removed", "object": f"{table}:{program}", "repaired": repaired})
         return found
 
@@ -145,7 +146,7 @@ class Guard:
 
     def close(self) -> None:
         """Lets go: from here on only the pins hold the programs."""
-        for descriptor in (*(held for held, _ in self._held.values()), *(tail for _, tail in self._tails.values())):
+        for descriptor, _ in self._held.values():
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._held.clear()

@@ -68,7 +68,6 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
-    PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     LINK_CREATE = 28
@@ -261,11 +260,6 @@ def raw_tracepoint_open(prog_fd: int, name: str | None) -> int:
     buffer = None if name is None else ctypes.create_string_buffer(name.encode("ascii"))
     attr = _RAW_TRACEPOINT_ATTR.pack(0 if buffer is None else ctypes.addressof(buffer), prog_fd, 0)
     return _bpf(Command.RAW_TRACEPOINT_OPEN, attr, name or "tp_btf")
-
-
-def prog_get_by_id(prog_id: int) -> int:
-    """Descriptor of a loaded program, as `link_info().prog_id` names it."""
-    return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", prog_id, 0, 0), str(prog_id))
 
 
 def prog_test_run(fd: int, context: bytes) -> int:

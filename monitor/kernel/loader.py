@@ -31,7 +31,17 @@ _CMPXCHG = bytes((0xDB, 0x32, 0, 0, 0xF1, 0, 0, 0))  # BPF_ATOMIC | BPF_DW, BPF_
 
 def pinned(made: Shape) -> tuple[str, ...]:
     """What `build` pins."""
-    return (*(f"map_{name}" for name in (*MAPS, *made.jumps)), *(f"prog_{name}" for name in (*made.hooks, *ON_DEMAND)))
+    return (
+        *(f"map_{name}" for name in (*MAPS, *made.jumps)),
+        *(f"prog_{name}" for name in (*made.hooks, *ON_DEMAND)),
+        *(tail_pin(table, name) for table, tails in made.jumps.items() for name in tails),
+    )
+
+
+def tail_pin(table: str, name: str) -> str:
+    """Name of the pin of a program that is reached by a tail call through `table`: it is never attached. Pinned because
+    only a pin brings its descriptor back to a successor: to ask by the program's number takes CAP_SYS_ADMIN."""
+    return f"tail_{table}_{name}"
 
 
 def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
@@ -183,6 +193,9 @@ def build(compiled: dict[str, Any], directory: Path) -> None:
             bpf.obj_pin(maps[names.index(name)], directory / f"map_{name}")
         for name in (*hooks, *ON_DEMAND):
             bpf.obj_pin(programs[name], directory / f"prog_{name}")
+        for table, tails in jumps.items():
+            for name in tails:
+                bpf.obj_pin(programs[name], directory / tail_pin(table, name))
     except (bpf.BpfError, OSError):
         shutil.rmtree(directory, ignore_errors=True)
         raise
