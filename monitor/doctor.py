@@ -24,7 +24,7 @@ from monitor.compact import neutral
 from monitor.config_keys import Config
 from monitor.enrich import HostFacts, HostFactsError
 from monitor.kernel import BccMissing, import_bcc, pins
-from monitor.kernel.btf import BtfError
+from monitor.kernel.btf import Btf, BtfError
 from monitor.logfiles import LIVE_NAME, look
 from monitor.search import last_time
 from monitor.sinks import credentials
@@ -37,6 +37,7 @@ FEATURES = {
     "rdonly_cast": "bpf_rdonly_cast (Linux 6.2): without it a path costs about 0.3 us more",
     "ringbuf": "BPF ring buffer (Linux 5.8): without it rare events take a perf buffer",
     "task_pt_regs": "bpf_task_pt_regs (Linux 5.15): without it arguments are read in another way",
+    "may_goto": "may_goto (Linux 6.9): without it the verifier takes twice as long at each start",
 }
 TESTED_KERNELS = ((5, 10), (7, 3))
 """Oldest and newest kernel that `make test-kernels` boots."""
@@ -216,7 +217,7 @@ def _features(host: Host) -> Iterator[Check]:
         )
         return
     try:
-        found = pins.features()
+        found = pins.features(Btf())
     except (BtfError, OSError) as error:
         yield Check("kernel features", "missing", f"cannot be tried: {error}", "see the checks above")
         return

@@ -26,6 +26,7 @@ from monitor.fastpath import EXPECTED, POS
 from monitor.hashing import Hasher
 from monitor.instance import Lock, StartError, check_capabilities
 from monitor.kernel import bpf, compile, loader, pins, probes, selftest, uring
+from monitor.kernel.btf import Btf
 from monitor.kernel.compile import Shape
 from monitor.kernel.rings import KernelConfig
 from monitor.ledger import Ledger, State
@@ -82,8 +83,9 @@ class Startup:
         if told:
             self.options.say(told)
         self.lock.claim(self.config.pin_dir)
-        self.shape = self._shape()
-        self._open_capture()
+        btf = Btf()  # a pass over 6 MB of types takes 80 ms: one for all who ask
+        self.shape = self._shape(btf)
+        self._open_capture(btf)
         self.log = Log(
             self.config.events_dir,
             sync_bytes=self.config.commit_bytes,
@@ -133,8 +135,8 @@ class Startup:
         if self.watch is not None:
             self.watch.guard.close()
 
-    def _shape(self) -> Shape:
-        found = pins.features()
+    def _shape(self, btf: Btf) -> Shape:
+        found = pins.features(btf)
         wanted = self.config.control_lane
         perf = wanted == "perf" or (wanted == "auto" and not found["ringbuf"])
         self.missing = [name for name, there in found.items() if not there]
@@ -148,25 +150,25 @@ class Startup:
             casts=casts,
             task_regs=found["task_pt_regs"],
             may_goto=found["may_goto"],
-            optional=pins.optional_hooks(),
+            optional=pins.optional_hooks(btf),
             uring=found["io_uring_tracepoints"],
         )
 
-    def _open_capture(self) -> None:
+    def _open_capture(self, btf: Btf) -> None:
         """Adopts or builds the capture. Hooks that promised to work and do not are gone without: said, and in monitor_start."""
         try:
-            self._adopt_or_build()
+            self._adopt_or_build(btf)
         except (compile.CompileError, probes.ProbeError, OSError) as error:
             if not self.shape.optional:
                 raise StartError(f"cannot load the programs: {error}") from error
             self.options.say(f"this kernel takes no program for its optional hooks, going on without them: {error}")
             self.shape = replace(self.shape, optional=())
             try:
-                self._adopt_or_build()
+                self._adopt_or_build(btf)
             except (compile.CompileError, probes.ProbeError, OSError) as second:
                 raise StartError(f"cannot load the programs: {second}") from second
 
-    def _adopt_or_build(self) -> None:
+    def _adopt_or_build(self, btf: Btf) -> None:
         for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
             left = recovery.unread(other)
             self.options.say(
@@ -175,7 +177,7 @@ class Startup:
             self.abandoned += [(other.name, left)] if left else []
             loader.remove(other)
         self.capture, self.adopted = pins.open_capture(
-            self.config.pin_dir, self.shape, self.config.output_dir / "cache"
+            self.config.pin_dir, self.shape, btf, self.config.output_dir / "cache"
         )
 
     def _compose(self, state: State, torn: int) -> None:

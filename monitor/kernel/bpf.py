@@ -205,11 +205,13 @@ def prog_load(
     attach_btf_id: int = 0,
     license: str = "GPL",
     log: bool = False,
+    explain: bool = True,
 ) -> int:
     """Load a program, return its descriptor.
 
     `attach_btf_id` is the typedef `btf_trace_<tracepoint>` for tp_btf. A refused program is loaded once more with a log
-    buffer, and the BpfError carries the log's end; `log` asks for every state the verifier walked (level 2) there.
+    buffer, and the BpfError carries the log's end; `log` asks for every state the verifier walked (level 2) there. Without
+    `explain` the first refusal is all: for programs that only try what a kernel takes.
     """
     buffers = (
         ctypes.create_string_buffer(insns, len(insns)),
@@ -244,6 +246,8 @@ def prog_load(
     try:
         return load(0, None)
     except BpfError as first:
+        if not explain:
+            raise
         log_buffer = ctypes.create_string_buffer(_LOG_BYTES)
         try:
             return load(2 if log else 1, log_buffer)

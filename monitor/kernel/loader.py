@@ -156,7 +156,12 @@ def takes(btf: Btf, hook: str) -> bool:
     try:
         attach_to, kind = _target(btf, hook), _ATTACH[hook.partition("/")[0]]
         program = bpf.prog_load(
-            _EMPTY, name="probe", prog_type=bpf.PROG_TYPE_TRACING, expected_attach_type=kind, attach_btf_id=attach_to
+            _EMPTY,
+            name="probe",
+            prog_type=bpf.PROG_TYPE_TRACING,
+            expected_attach_type=kind,
+            attach_btf_id=attach_to,
+            explain=False,
         )
     except (CompileError, bpf.BpfError):
         return False
@@ -169,10 +174,11 @@ def takes(btf: Btf, hook: str) -> bool:
     return True
 
 
-def build(compiled: dict[str, Any], directory: Path) -> None:
+def build(compiled: dict[str, Any], directory: Path, btf: Btf) -> None:
     """Makes the maps, loads the programs, pins them below `directory`. Programs are not attached yet: `attach` does that once
     the maps are filled. Programs are verified side by side. Raises CompileError, BpfError."""
-    btf, maps, programs, hooks = Btf(), [], {}, compiled["hooks"]
+    maps: list[int] = []
+    programs, hooks = {}, compiled["hooks"]
     loaded_for, jumps = compiled["loaded_for"] | hooks, compiled["jumps"]
     try:
         for name, kind, key, value, entries, flags in compiled["maps"]:

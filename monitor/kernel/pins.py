@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from monitor.kernel import bpf, compile, loader, uring
+from monitor.kernel.btf import Btf
 from monitor.kernel.compile import Shape
 from monitor.kernel.rings import Capture
 
@@ -47,13 +48,11 @@ _TRIED = {
     "may_goto": "b7000000 00000000 e5000100 00000000 0500feff 00000000 95000000 00000000",
 }
 """programs that load where the kernel has the feature"""
+_TRIED_AS = bpf.PROG_TYPE_RAW_TRACEPOINT
 
 
-def features() -> dict[str, bool]:
+def features(btf: Btf) -> dict[str, bool]:
     """What this kernel takes, found by trying: name to yes or no."""
-    from monitor.kernel.btf import Btf
-
-    btf = Btf()
     found = {
         "rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None,
         "io_uring_tracepoints": uring.offsets(btf) is not None,
@@ -65,18 +64,15 @@ def features() -> dict[str, bool]:
         found["ringbuf"] = False
     for name, code in _TRIED.items():
         try:
-            os.close(bpf.prog_load(bytes.fromhex(code), name="probe", prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT))
+            os.close(bpf.prog_load(bytes.fromhex(code), name="probe", prog_type=_TRIED_AS, explain=False))
             found[name] = True
         except bpf.BpfError:
             found[name] = False
     return found
 
 
-def optional_hooks() -> tuple[str, ...]:
+def optional_hooks(btf: Btf) -> tuple[str, ...]:
     """Those of compile.OPTIONAL_HOOKS that this kernel has and lets one attach to, found by trying with an empty program."""
-    from monitor.kernel.btf import Btf
-
-    btf = Btf()
     return tuple(name for name, hook in compile.OPTIONAL_HOOKS.items() if loader.takes(btf, hook))
 
 
@@ -88,7 +84,7 @@ def others(pin_dir: Path, keep: Path) -> list[Path]:
     return [entry for entry in named if entry.is_dir() and entry != keep]
 
 
-def open_capture(pin_dir: Path, made: Shape, cache_dir: Path | None = None) -> tuple[Capture, bool]:
+def open_capture(pin_dir: Path, made: Shape, btf: Btf, cache_dir: Path | None = None) -> tuple[Capture, bool]:
     """The capture of this layout, adopted (True) if its links are still pinned, else built anew.
 
     One that has lost links keeps its rings and counters: what they hold is read, `attach` brings the links back.
@@ -103,5 +99,5 @@ def open_capture(pin_dir: Path, made: Shape, cache_dir: Path | None = None) -> t
         loader.remove(directory)
     pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache = cache_dir / f"{directory.name}.bpf" if cache_dir else None
-    loader.build(loader.obtain(made, cache), directory)
+    loader.build(loader.obtain(made, cache), directory, btf)
     return Capture(directory, made), False

@@ -146,7 +146,7 @@ def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(
 def test_hooks_that_do_not_keep_their_promise_are_gone_without(tmp_path: Path) -> None:
     """The feature test says yes, the kernel then refuses: the monitor runs, by the caller's word."""
     pins = BPFFS / f"ebpf-monitor-refused-{os.getpid()}"
-    promise = "from monitor.kernel import pins\npins.optional_hooks = lambda: ('path_unlink',)"
+    promise = "from monitor.kernel import pins\npins.optional_hooks = lambda btf: ('path_unlink',)"
     monitor = MonitorRun(tmp_path / "monitor", pins, {"profile": "minimal"}, runner=promise)
     try:
         monitor.start()
