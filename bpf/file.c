@@ -2,7 +2,7 @@
 
 static inline u32 compat_call(u64 task) {
   u32 status; LD4(status, task, OFF_task_struct__thread_info__status);
-  return status & 2;                                             /* TS_COMPAT */
+  return status & STATUS_COMPAT;
 }
 static inline u64 call_spec(u32 index) { u64 *c = calls.lookup(&index); return c ? *c : 0; }
 static inline u32 call_bits(u32 index) { return call_spec(index); }

@@ -94,7 +94,9 @@ class Monitor(Steered):
             "missing": self.missing,
             "name_sources": sorted(f"{name}: {source}" for name, source in self.shape.name_sources.items()),
             "control_lane": "perf" if self.shape.perf else "ringbuf",
-            "events": [kind.name for kind in events.EVENTS if self.config.profile in kind.profiles],
+            "events": [
+                kind.name for kind in events.EVENTS if self.config.profile in kind.profiles and self.shape.gives(kind)
+            ],
             "processes": len(scanned),
         }
         members: Document = {"monitor": about}

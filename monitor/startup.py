@@ -6,6 +6,7 @@ Owns the order of the start up to attached probes; the first documents and the l
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import time
 from collections.abc import Callable
@@ -136,6 +137,9 @@ class Startup:
             self.watch.guard.close()
 
     def _shape(self, btf: Btf) -> Shape:
+        if lacking := pins.lacking():
+            told = "; ".join(f"{name}: {answer}" for name, answer in lacking.items())
+            raise StartError(f"Linux {platform.release()} lacks what the programs cannot do without: {told}")
         found = pins.features(btf)
         wanted = self.config.control_lane
         perf = wanted == "perf" or (wanted == "auto" and not found["ringbuf"])

@@ -20,6 +20,7 @@ from typing import Any
 from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes, uring
 from monitor.kernel.btf import Btf
 from monitor.kernel.probes import TAILS
+from monitor.model import EventType
 
 SOURCES = (
     "generated/events.h",
@@ -133,6 +134,11 @@ class Shape:
         return {event: "hook" if hook in self.optional else "caller" for event, hook in NAME_HOOKS.items()} | {
             "file_xattr": "caller"
         }
+
+    def gives(self, kind: EventType) -> bool:
+        """Can this kernel give this event: is one of the hooks that it comes from there?"""
+        hooks = [hook for hook in kind.probe.split(", ") if hook.startswith("tp_btf/")]
+        return not hooks or any(hook in self.hooks.values() for hook in hooks)
 
     @property
     def mirror_bytes(self) -> int:

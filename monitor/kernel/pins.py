@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from monitor.kernel import bpf, compile, loader, uring
@@ -41,30 +43,62 @@ def ensure_bpffs(directory: Path) -> str | None:
     return f"mounted bpffs on {root}"
 
 
-_TRIED = {
-    # r0 = bpf_get_current_task_btf(); r1 = r0; r0 = bpf_task_pt_regs(r1); r0 = 0; exit
-    "task_pt_regs": "85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000",
-    # r0 = 0; may_goto +1; goto -2; exit
-    "may_goto": "b7000000 00000000 e5000100 00000000 0500feff 00000000 95000000 00000000",
+# r0 = bpf_get_current_task_btf(); r1 = r0; r0 = bpf_task_pt_regs(r1); r0 = 0; exit
+_TASK_REGS = "85000000 9e000000 bf010000 00000000 85000000 af000000 b7000000 00000000 95000000 00000000"
+# r0 = 0; may_goto +1; goto -2; exit
+_MAY_GOTO = "b7000000 00000000 e5000100 00000000 0500feff 00000000 95000000 00000000"
+# r0 = bpf_get_current_task_btf(); r0 = 0; exit
+_CURRENT_TASK = "85000000 9e000000 b7000000 00000000 95000000 00000000"
+# r0 = 0; r2 = r10; r2 += -8; *(u64 *)r2 = r0; r3 = 1; r0 = cmpxchg_64(r2 + 0, r0, r3); r0 = 0; exit
+_CMPXCHG = (
+    "b7000000 00000000 bfa20000 00000000 07020000 f8ffffff 7b020000 00000000 "
+    "b7030000 01000000 db320000 f1000000 b7000000 00000000 95000000 00000000"
+)
+_LARGE = 8 << 20
+
+
+def _load(code: str, *, explain: bool = True) -> None:
+    program = bytes.fromhex(code)
+    os.close(bpf.prog_load(program, name="probe", prog_type=bpf.PROG_TYPE_RAW_TRACEPOINT, explain=explain))
+
+
+def _make(kind: int, key_size: int, value_size: int, entries: int, flags: int) -> None:
+    os.close(bpf.map_create(kind, key_size, value_size, entries, flags, "probe"))
+
+
+_NEEDED: dict[str, Callable[[], None]] = {
+    # Linux kernel commits 3ca1032ab7ab (helper 158, v5.11), 5ffa25502b5a (BPF_CMPXCHG, v5.12)
+    "bpf_get_current_task_btf (Linux 5.11)": partial(_load, _CURRENT_TASK),
+    "the instruction BPF_CMPXCHG (Linux 5.12)": partial(_load, _CMPXCHG),
+    "map values above 4 MiB (later than 5.10)": partial(_make, bpf.MAP_TYPE_ARRAY, 4, _LARGE, 1, bpf.MAP_FLAG_MMAPABLE),
 }
-"""programs that load where the kernel has the feature"""
-_TRIED_AS = bpf.PROG_TYPE_RAW_TRACEPOINT
+_OPTIONAL: dict[str, Callable[[], None]] = {
+    "ringbuf": partial(_make, bpf.MAP_TYPE_RINGBUF, 0, 0, 4096, 0),
+    "task_pt_regs": partial(_load, _TASK_REGS, explain=False),
+    "may_goto": partial(_load, _MAY_GOTO, explain=False),
+}
+
+
+def lacking() -> dict[str, str]:
+    """What the programs cannot do without and this kernel does not take, found by trying: what it is to the kernel's answer."""
+    found = {}
+    for name, attempt in _NEEDED.items():
+        try:
+            attempt()
+        except bpf.BpfError as error:
+            found[name] = str(error)
+    return found
 
 
 def features(btf: Btf) -> dict[str, bool]:
-    """What this kernel takes, found by trying: name to yes or no."""
+    """What this kernel takes of what can be done without, found by trying: name to yes or no."""
     found = {
         "rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None,
         "io_uring_tracepoints": uring.offsets(btf) is not None,
     }
-    try:
-        os.close(bpf.map_create(27, 0, 0, 4096, 0, "probe"))
-        found["ringbuf"] = True
-    except bpf.BpfError:
-        found["ringbuf"] = False
-    for name, code in _TRIED.items():
+    for name, attempt in _OPTIONAL.items():
         try:
-            os.close(bpf.prog_load(bytes.fromhex(code), name="probe", prog_type=_TRIED_AS, explain=False))
+            attempt()
             found[name] = True
         except bpf.BpfError:
             found[name] = False

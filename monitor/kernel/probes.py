@@ -13,7 +13,6 @@ from monitor.kernel.btf import Btf
 
 _MEMBERS = """
 task_struct: tgid pid cred comm self_exec_id start_boottime group_leader real_parent files fs mm signal cgroups exit_code nsproxy
-task_struct: thread_info.status
 files_struct: fdt fd_array
 fdtable: fd max_fds
 path: mnt dentry
@@ -55,7 +54,6 @@ unix_sock: addr peer
 unix_address: len name
 bpf_iter_meta: seq
 linux_binprm: fdpath filename interp
-pt_regs: orig_ax di si dx bx cx bp r10 r8 r9
 """
 
 # member -> name of the macro, candidates newest first
@@ -74,6 +72,22 @@ _RENAMED = {
     "sock__daddr": (("sock", "__sk_common.skc_daddr"),),
     "sock__v6_rcv_saddr": (("sock", "__sk_common.skc_v6_rcv_saddr"),),
     "sock__v6_daddr": (("sock", "__sk_common.skc_v6_daddr"),),
+}
+# Where a system call's number and arguments are: macro -> member of struct pt_regs and bytes behind it, by the member that only
+# this machine has; then the member and the bit that tell a call of a 32-bit program (TS_COMPAT, TIF_32BIT).
+_REGISTERS: dict[str, tuple[dict[str, tuple[str, int]], str, int]] = {
+    "orig_ax": (
+        {name: (name, 0) for name in ["orig_ax", "di", "si", "dx", "bx", "cx", "bp", "r10", "r8", "r9"]},
+        "thread_info.status",
+        1 << 1,
+    ),
+    "orig_x0": (
+        {"orig_ax": ("regs", 64), "di": ("orig_x0", 0), "bx": ("orig_x0", 0)}
+        | dict.fromkeys(("si", "cx"), ("regs", 8))
+        | {"dx": ("regs", 16), "r10": ("regs", 24), "r8": ("regs", 32), "r9": ("regs", 40), "bp": ("regs", 40)},
+        "thread_info.flags",
+        1 << 22,
+    ),
 }
 # what a kernel may be built without: 0 then, and nothing that is made reads it
 _OPTIONAL = (("io_ring_ctx", "flags"), ("io_ring_ctx", "sq_entries"), ("module", "name"))
@@ -113,6 +127,7 @@ def offsets(btf: Btf) -> dict[str, int]:
         if at is None:
             raise ProbeError(f"this kernel has no member {candidates[0][0]}.{candidates[0][1]}")
         found["OFF_" + name] = at
+    found |= _registers(btf)
     found |= {f"OFF_{struct}__{member}": btf.offset(struct, member) or 0 for struct, member in _OPTIONAL}
     found["HAVE_TASK_FROM_PID"] = int(btf.func_id("bpf_task_from_vpid") is not None)
     for struct in _CAST_TYPES:
@@ -132,6 +147,22 @@ def offsets(btf: Btf) -> dict[str, int]:
     numbers = {call.name: call.number for call in TABLES.get(platform.machine(), ())}
     found |= {f"NR_{name.upper()}": numbers.get(name, -1) for name in _NUMBERED}
     return found
+
+
+def _registers(btf: Btf) -> dict[str, int]:
+    """Macros of what the programs read of a system call's registers. Raises ProbeError."""
+    for own, (registers, status, bit) in _REGISTERS.items():
+        if btf.offset("pt_regs", own) is None:
+            continue
+        places = {macro: (btf.offset("pt_regs", member), more) for macro, (member, more) in registers.items()}
+        state = btf.offset("task_struct", status)
+        if state is None or any(at is None for at, _ in places.values()):
+            break
+        found = {f"OFF_pt_regs__{macro}": (at or 0) + more for macro, (at, more) in places.items()}
+        return found | {"OFF_task_struct__thread_info__status": state, "STATUS_COMPAT": bit}
+    raise ProbeError(
+        "this kernel's registers (struct pt_regs, task_struct.thread_info) are of no machine that is known"
+    )
 
 
 OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, NAMES, OBJECT, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)

@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from monitor.kernel import pins
+from monitor.kernel.btf import Btf
 from tests.kernel.acts import compile_c
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of
 
 pytestmark = pytest.mark.parametrize(
     "running", [{"profile": "full"}, {"profile": "trace"}], indirect=True, ids=["folding", "trace"]
 )
+
+
+@pytest.fixture(autouse=True)
+def _this_kernel_can() -> None:
+    if not pins.features(Btf())["io_uring_tracepoints"]:
+        pytest.skip("the kernel lacks io_uring_tracepoints")
+
 
 # One request at a time, through a ring of the kind that is asked for; it prints each result.
 RING = r"""

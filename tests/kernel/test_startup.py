@@ -157,3 +157,18 @@ def test_hooks_that_do_not_keep_their_promise_are_gone_without(tmp_path: Path) -
         assert ("fentry/security_path_unlink" in told["hooks"]) == (source == "hook")
     finally:
         monitor.finish()
+
+
+def test_a_kernel_that_lacks_what_the_programs_need_is_refused_in_one_line(tmp_path: Path) -> None:
+    """As Linux 5.10 is (docs/kernels.md): here one of the attempts is made to fail, by a helper that no kernel has."""
+    pins = BPFFS / f"ebpf-monitor-lacking-{os.getpid()}"
+    unknown = "from monitor.kernel import pins\npins._NEEDED['a helper'] = lambda: pins._load(pins._CURRENT_TASK.replace('9e000000', 'ffffff0f'))"
+    monitor = MonitorRun(tmp_path / "monitor", pins, {"profile": "minimal"}, runner=unknown)
+    try:
+        assert monitor.launch().wait(60) == 1
+        assert "lacks what the programs cannot do without: a helper: BPF_PROG_LOAD(probe): " in monitor.output
+        assert "invalid func unknown#" in monitor.output
+        assert "Traceback" not in monitor.output
+        assert monitor.captures() == []
+    finally:
+        monitor.finish()

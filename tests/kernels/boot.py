@@ -1,6 +1,7 @@
 """`make test-kernels`: boots each kernel that the project claims and runs the tests on the real kernel inside.
 
-Writes docs/kernels.md from what happened. Arguments: the lines of packages.SUITES to boot (default: all).
+Leaves what happened in results.json, from which page.py makes docs/kernels.md and the README's table. Arguments: the lines of
+packages.SUITES to boot (default: all).
 """
 
 from __future__ import annotations
@@ -11,33 +12,38 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.kernels import guest, packages
+from monitor import events
+from tests.kernels import guest, packages, page
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "var" / "kernels.json"
-PAGE = ROOT / "docs" / "kernels.md"
 TESTS = (
-    "test_process_events test_process_acts test_file_events test_file_acts test_socket_events test_moves test_identity test_paths "
-    "test_survival"
+    "test_true_names test_file_events test_file_acts test_process_events test_process_acts test_socket_events test_moves "
+    "test_identity test_paths test_exclusion test_io_uring"
 )
+"""What each event says and how it is named, served by one monitor (one_monitor.py)."""
 SECONDS = 3000.0
 WARM = ".venv/bin/python -m pytest -q tests/test_fastpath.py tests/test_pipeline.py tests/test_order.py"
 SCRIPT = """
 .venv/bin/ebpf-monitor run --duration 3 || exit 2
 .venv/bin/ebpf-monitor search --event monitor_start -o json >/tmp/start.json
-exec .venv/bin/python -m pytest -q --junitxml=/tmp/report.xml {files}
+exec .venv/bin/python -m pytest -q -p tests.kernels.one_monitor --durations=10 --junitxml=/tmp/report.xml {files}
 """
+FILES = ("/tmp/start.json", "/tmp/report.xml")
 
 
 @dataclass
 class Result:
-    """What one kernel did. `tests` has a line of counts, `failed` the failed tests with their first line."""
+    """What one kernel did. `failed` and `skipped` have the tests with the first line of why, `catalogue` the events of that day,
+    `start` the members of its monitor_start."""
 
     line: str
     release: str
+    day: str
+    catalogue: list[str]
     starts: bool = False
     problem: str = ""
     passed: int = 0
@@ -48,72 +54,54 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """The monitor starts there and no test failed."""
-        return self.starts and not self.failed
+        """The monitor starts there and no test failed; or it refuses to start where it must, and says why."""
+        if self.line in packages.REFUSED:
+            return not self.starts and "lacks what the programs cannot do without" in self.problem
+        return self.starts and self.passed > 0 and not self.failed and not self.problem
 
-
-def _read_report(result: Result, report: bytes) -> None:
-    for case in ElementTree.fromstring(report).iter("testcase"):  # noqa: S314 - our own pytest wrote it
-        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
-        bad = next((one for one in case if one.tag in ("failure", "error")), None)
-        skip = case.find("skipped")
-        if bad is not None:
-            result.failed[name] = (bad.get("message") or "").splitlines()[0][:300] if bad.get("message") else bad.tag
-        elif skip is not None:
-            result.skipped[name] = skip.get("message") or ""
-        else:
-            result.passed += 1
+    def read_report(self, report: bytes) -> None:
+        """Takes what pytest wrote with --junitxml."""
+        for case in ElementTree.fromstring(report).iter("testcase"):  # noqa: S314 - our own pytest wrote it
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            bad = next((one for one in case if one.tag in ("failure", "error")), None)
+            skip = case.find("skipped")
+            if bad is not None:
+                self.failed[name] = ((bad.get("message") or "").splitlines() or [bad.tag])[0][:300]
+            elif skip is not None:
+                self.skipped[name] = skip.get("message") or ""
+            else:
+                self.passed += 1
 
 
 def boot(line: str, disk: Path) -> Result:
     """Boots one kernel and reads what it left."""
-    kernel = packages.fetch(line)
-    result, begun = Result(line, kernel.release), time.monotonic()
-    files = " ".join(f"tests/kernel/{name}.py" for name in TESTS.split() if (ROOT / f"tests/kernel/{name}.py").exists())
+    kernel, begun = packages.fetch(line), time.monotonic()
+    result = Result(line, kernel.release, datetime.now(UTC).date().isoformat(), list(events.EVENT))
+    files = " ".join(f"tests/kernel/{name}.py" for name in TESTS.split())
     try:
-        outcome = guest.run(kernel, disk, SCRIPT.format(files=files), ("/tmp/start.json", "/tmp/report.xml"), SECONDS)
+        outcome = guest.run(kernel, disk, SCRIPT.format(files=files), FILES, SECONDS)
     except (TimeoutError, RuntimeError) as error:
         result.problem = str(error)
         return result
-    result.seconds = round(time.monotonic() - begun)
+    finally:
+        result.seconds = round(time.monotonic() - begun)
     if start := outcome.files.get("/tmp/start.json"):
         result.starts, result.start = True, json.loads(start.splitlines()[-1])["ebpf"]["monitor"]
     else:
         said = re.search(r"^ebpf-monitor: (.*)$", outcome.text, re.MULTILINE)
         result.problem = said.group(1) if said else outcome.text[-1000:]
     if report := outcome.files.get("/tmp/report.xml"):
-        _read_report(result, report)
+        result.read_report(report)
+    elif result.starts:
+        result.problem = f"the tests left no report: {outcome.text[-1000:]}"
     return result
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """docs/kernels.md."""
-    lines = [
-        "# Kernels",
-        "",
-        "<!-- made by `make test-kernels` from what ran; do not edit -->",
-        "",
-        "Each kernel below was booted (qemu, emulated, two processors) and the tests on the real kernel ran inside. Features are "
-        "tried, never guessed from a version: what is missing stands in `monitor_start` on the host itself.",
-        "",
-        "| kernel | monitor | events | missing | tests passed | failed | skipped |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for one in results:
-        start = one["start"]
-        state = "runs" if one["starts"] else "does not start"
-        missing = ", ".join(start.get("missing", [])) or "-"
-        events = len(start.get("events", []))
-        lines.append(
-            f"| {one['release']} | {state} | {events} | {missing} | {one['passed']} | {len(one['failed'])} | {len(one['skipped'])} |"
-        )
-    for one in results:
-        notes = [one["problem"]] if one["problem"] else []
-        notes += [f"failed: `{name}`: {why}" for name, why in one["failed"].items()]
-        notes += [f"skipped: `{name}`: {why}" for name, why in one["skipped"].items()]
-        if notes:
-            lines += ["", f"## {one['release']}", "", *(f"* {note}" for note in notes)]
-    return "\n".join(lines) + "\n"
+def _keep(result: Result) -> None:
+    kept: dict[str, Any] = page.results() if page.KEPT.exists() else {}
+    kept[result.line] = vars(result)
+    ordered = {line: kept[line] for line in packages.SUITES if line in kept}
+    page.KEPT.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
 
 def main(lines: list[str]) -> int:
@@ -122,7 +110,6 @@ def main(lines: list[str]) -> int:
     if unknown:
         print(f"no such kernel line: {', '.join(unknown)}; known: {', '.join(packages.SUITES)}", file=sys.stderr)
         return 64
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     print("making the guest's disk", flush=True)
     disk = guest.image(WARM)
     good = True
@@ -131,9 +118,7 @@ def main(lines: list[str]) -> int:
             print(f"{line}: booting", flush=True)
             result = boot(line, disk)
             good = good and result.good
-            kept[line] = vars(result)
-            KEPT.parent.mkdir(exist_ok=True)
-            KEPT.write_text(json.dumps(kept, indent=1))
+            _keep(result)
             print(
                 f"{line}: {result.release}: {'runs' if result.starts else 'does not start'}; {result.passed} passed, "
                 f"{len(result.failed)} failed, {len(result.skipped)} skipped in {result.seconds} s {result.problem}",
@@ -143,7 +128,7 @@ def main(lines: list[str]) -> int:
                 print(f"  failed: {name}: {why}", flush=True)
     finally:
         disk.unlink(missing_ok=True)
-    PAGE.write_text(page([kept[line] for line in packages.SUITES if line in kept]))
+    page.main()
     return 0 if good else 1
 
 

@@ -147,6 +147,9 @@ def run(kernel: Kernel, disk: Path, script: str, files: tuple[str, ...], seconds
     with tempfile.NamedTemporaryFile() as out:
         command = [
             *(
+                "nice",
+                "-n",
+                "19",
                 "qemu-system-x86_64",
                 "-accel",
                 "tcg,thread=multi,tb-size=512",

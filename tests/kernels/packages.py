@@ -13,6 +13,7 @@ import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import zlib
@@ -30,7 +31,10 @@ SUITES = {
     "newest": ("trixie-backports",),
 }
 """Debian suites that bring a kernel of this line; the newest package of all is taken."""
-_META = "linux-image-cloud-amd64"
+REFUSED = ("5.10",)
+"""Lines on which the monitor must refuse to start, and say what they lack; the others are claimed."""
+FOREIGN = {"arm64": ("trixie",)}
+"""Of another machine: the name is that of its architecture. Only read, never booted here."""
 _SOURCES = (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*")))
 
 
@@ -62,7 +66,7 @@ _PACKERS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel on disk. `release` is what uname -r says in it."""
+    """One kernel on disk. `release` is what uname -r says in it; of FOREIGN there is no image."""
 
     line: str
     release: str
@@ -84,18 +88,23 @@ def mirrors() -> tuple[str, str]:
 class _Apt:
     """A package state of its own, so that the machine's stays as it is."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, suites: set[str], architecture: str = "amd64") -> None:
+        self.directory, self.architecture = directory, architecture
         for name in ("lists/partial", "archives/partial"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         main, security = mirrors()
         with (directory / "sources.list").open("w") as out:
-            for suite in sorted({one for suites in SUITES.values() for one in suites}):
+            for suite in sorted(suites):
                 # the keyring of an older Debian has not the keys of a newer suite; what is fetched only runs in a guest
                 out.write(f"deb [trusted=yes] {security if suite.endswith('-security') else main} {suite} main\n")
+        if not (self.directory / "updated").exists():
+            self.run("apt-get", "-q", "update")
+            (self.directory / "updated").touch()
 
     def run(self, *words: str, cwd: Path | None = None) -> str:
         options = {
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
             "Dir::Etc::sourcelist": self.directory / "sources.list",
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::State::lists": self.directory / "lists",
@@ -114,13 +123,13 @@ class _Apt:
         """The kernel package that the suites' meta package points to."""
         found = []
         for suite in suites:
-            text = self.run("apt-cache", "show", "--no-all-versions", f"{_META}/{suite}")
+            text = self.run("apt-cache", "show", "--no-all-versions", f"linux-image-cloud-{self.architecture}/{suite}")
             version = re.search(r"^Version: (\S+)", text, re.MULTILINE)
-            depends = re.search(r"^Depends:.*?\b(linux-image-\d\S*?-cloud-amd64)", text, re.MULTILINE)
+            depends = re.search(rf"^Depends:.*?\b(linux-image-\d\S*?-cloud-{self.architecture})", text, re.MULTILINE)
             if version and depends:
                 found.append(([int(part) for part in re.findall(r"\d+", version.group(1))], depends.group(1)))
         if not found:
-            raise RuntimeError(f"no {_META} in {', '.join(suites)}")
+            raise RuntimeError(f"no kernel for {self.architecture} in {', '.join(suites)}")
         return max(found)[1]
 
     def unpack(self, package: str, into: Path) -> None:
@@ -128,6 +137,10 @@ class _Apt:
             self.run("apt-get", "-q", "download", package, cwd=Path(name))
             (archive,) = Path(name).glob("*.deb")
             subprocess.run(["dpkg-deb", "-x", archive, into], check=True)
+
+
+_BTF_HEAD = b"\x9f\xeb\x01\x00\x18\x00\x00\x00"
+_BTF_HEADER = 24
 
 
 def vmlinux(image: bytes) -> bytes:
@@ -159,29 +172,47 @@ def locked() -> Iterator[None]:
         yield
 
 
+def btf_in(image: bytes) -> bytes:
+    """The BTF in a boot image that is not packed and no ELF file, as arm64's are: found by its header (uapi/linux/btf.h)."""
+    at = image.find(_BTF_HEAD)
+    while at >= 0:
+        _types, types, strings, length = struct.unpack_from("<4I", image, at + len(_BTF_HEAD))
+        end = at + _BTF_HEADER + strings + length
+        if types > 1 << 20 and strings >= types and end <= len(image):  # a module's is smaller
+            return image[at:end]
+        at = image.find(_BTF_HEAD, at + 1)
+    raise RuntimeError("no BTF found in the boot image")
+
+
+def _image(apt: _Apt, tree: Path, release: str) -> Path:
+    """Unpacks what has the boot image of a kernel; where it is."""
+    apt.unpack(f"linux-image-{release}", tree)
+    if not (tree / f"boot/vmlinuz-{release}").exists():  # newer packages are in parts
+        apt.unpack(f"linux-binary-{release}", tree)
+    return next(one for one in (*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")))
+
+
 @functools.cache
 def fetch(line: str) -> Kernel:
-    """The newest kernel of a line of SUITES, from the cache or from the package sources. Raises RuntimeError."""
+    """The newest kernel of a line of SUITES or FOREIGN, from the cache or from the package sources. Raises RuntimeError."""
     place = CACHE / "kernels" / line
     with locked():
         if not (place / "release").exists():
-            apt = _Apt(CACHE / "apt")
-            stamp = CACHE / "apt" / "updated"
-            if not stamp.exists():
-                apt.run("apt-get", "-q", "update")
-                stamp.touch()
+            if line in FOREIGN:
+                apt = _Apt(CACHE / f"apt-{line}", set(FOREIGN[line]), line)
+            else:
+                apt = _Apt(CACHE / "apt", {one for suites in SUITES.values() for one in suites})
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as name:
-                tree, package = Path(name), apt.newest(SUITES[line])
-                apt.unpack(package, tree)
-                release = package.removeprefix("linux-image-")
-                image = tree / f"boot/vmlinuz-{release}"
-                if not image.exists():  # newer packages are in parts
-                    apt.unpack(f"linux-binary-{release}", tree)
-                    image = next(one for one in (*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")))
-                (tree / "elf").write_bytes(vmlinux(image.read_bytes()))
-                (place / "btf").write_bytes(btf_of(tree / "elf"))
-                shutil.copy(image, place / "vmlinuz")
+                tree = Path(name)
+                release = apt.newest((SUITES | FOREIGN)[line]).removeprefix("linux-image-")
+                image = _image(apt, tree, release)
+                if line in FOREIGN:
+                    (place / "btf").write_bytes(btf_in(image.read_bytes()))
+                else:
+                    (tree / "elf").write_bytes(vmlinux(image.read_bytes()))
+                    (place / "btf").write_bytes(btf_of(tree / "elf"))
+                    shutil.copy(image, place / "vmlinuz")
                 (place / "release").write_text(release)
     return Kernel(line, (place / "release").read_text(), place / "vmlinuz", place / "btf")
