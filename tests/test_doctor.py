@@ -51,7 +51,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     events_dir.mkdir(mode=0o750)
     monkeypatch.setattr(doctor, "import_bcc", lambda: doctor)
     monkeypatch.setattr(pins, "lacking", dict)
-    monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": True, "ringbuf": True})
+    monkeypatch.setattr(doctor, "Btf", object)
+    monkeypatch.setattr(pins, "features", lambda _btf: {"rdonly_cast": True, "ringbuf": True})
     monkeypatch.setattr(doctor, "synchronised", lambda: True)
     monkeypatch.setattr(platform, "release", lambda: "6.12.0-test")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
@@ -130,7 +131,7 @@ def test_missing_bcc_names_the_package(host: Host, monkeypatch: pytest.MonkeyPat
 def test_feature_that_the_kernel_lacks_is_a_warning_that_says_what_it_costs(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pins, "features", lambda: {"rdonly_cast": False, "ringbuf": True})
+    monkeypatch.setattr(pins, "features", lambda _btf: {"rdonly_cast": False, "ringbuf": True})
     assert one(host, "rdonly_cast").state == "warn"
     assert "0.3 us" in one(host, "rdonly_cast").text
     assert exit_status(examine(host)) == 0
@@ -150,7 +151,7 @@ def test_kernel_without_what_the_programs_need_is_told_with_its_own_answer(
 def test_features_that_cannot_be_tried_are_no_exception(
     host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def failing() -> None:
+    def failing(_btf: object) -> None:
         raise error
 
     monkeypatch.setattr(pins, "features", failing)

@@ -213,10 +213,7 @@ def prog_load(
     buffer, and the BpfError carries the log's end; `log` asks for every state the verifier walked (level 2) there. Without
     `explain` the first refusal is all: for programs that only try what a kernel takes.
     """
-    buffers = (
-        ctypes.create_string_buffer(insns, len(insns)),
-        ctypes.create_string_buffer(license.encode()),
-    )
+    buffers = (ctypes.create_string_buffer(insns, len(insns)), ctypes.create_string_buffer(license.encode()))
 
     def load(log_level: int, log_buffer: ctypes.Array[ctypes.c_char] | None) -> int:
         attr = _PROG_LOAD_ATTR.pack(
