@@ -6,7 +6,6 @@ Owns finding candidate lines inside a block of bytes; never parses a line and ne
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,14 +104,20 @@ def _single(needle: bytes) -> Callable[[bytes], Iterator[bytes]]:
 
 
 def _several(needles: Needles) -> Callable[[bytes], Iterator[bytes]]:
-    search = re.compile(b"|".join(map(re.escape, needles))).search
-
     def find(block: bytes) -> Iterator[bytes]:
-        match = search(block)
-        while match is not None:
-            end = block.index(b"\n", match.start())
-            yield block[block.rfind(b"\n", 0, match.start()) + 1 : end]
-            match = search(block, end)
+        # each needle's next place; a regular expression of alternatives looks at every byte (0.79 against 0.2 s for 0.17 GB)
+        places = {needle: at for needle in needles if (at := block.find(needle)) >= 0}
+        while places:
+            at = min(places.values())
+            end = block.index(b"\n", at)
+            yield block[block.rfind(b"\n", 0, at) + 1 : end]
+            for needle, place in list(places.items()):
+                if place < end:
+                    place = block.find(needle, end)
+                    if place < 0:
+                        del places[needle]
+                    else:
+                        places[needle] = place
 
     return find
 

@@ -124,7 +124,7 @@ class Filter:
             yield lambda document: any(paths(one) for one in _paths(document))
         if self.names:
             named = _any_glob(self.names)
-            yield lambda document: any(named(one) for one in _names(document))
+            yield lambda document: _is_named(document, named)
         if self.users:
             yield lambda document: any(part(document, "user").get(key) in self.users for key in ("id", "name"))
         if self.events:
@@ -184,9 +184,10 @@ def _event(document: dict[str, Any]) -> str:
     return str(part(document, "ebpf").get("event", ""))
 
 
-def _names(document: dict[str, Any]) -> Iterator[str]:
+def _is_named(document: dict[str, Any], named: Callable[[str], bool]) -> bool:
     process = part(document, "process")
-    return (one for one in (process.get("name"), part(process, "thread").get("name")) if isinstance(one, str))
+    name, thread = process.get("name"), part(process, "thread").get("name")
+    return (isinstance(name, str) and named(name)) or (isinstance(thread, str) and named(thread))
 
 
 def _paths(document: dict[str, Any]) -> Iterator[str]:
