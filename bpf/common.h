@@ -124,9 +124,11 @@ struct session {          /* reads and writes of one process through one descrip
 #define TAKEN 1ull        /* tag of a session that a CPU is just changing */
 #define S_READ 1
 #define S_WRITE 2
-#define S_QUIET 4
+#define S_LEFT_OUT 4        /* of a quiet object, in profile `standard`: nobody was told of it */
 #define S_SOCKET 8
 #define S_FIXED 16          /* through a place in the table of an io_uring: there is no descriptor to show */
+#define S_QUIET 32          /* of a quiet object, in the other profiles: what is told of it is marked */
+#define S_LOUD ~(S_QUIET | S_READ | S_WRITE)    /* it is not quiet any more: the next transfer is an event again */
 
 /* Never 0, and never the same on two CPUs. */
 #define GENERATION(h, cpu) ((u32)(((h)->seq * NCPU + (cpu)) * 2 + 1))

@@ -82,8 +82,8 @@ static inline int session_begin(struct account *h, u32 cpu, u64 ts, struct sessi
   u64 old = *(volatile u64 *)&s->tag;
   if (old == tag && !opened && s->file == low && s->ino == ino && s->generation) return 0;    /* another CPU has begun it meanwhile */
   if (old == TAKEN || swap_if(&s->tag, old, TAKEN) != old) return 0;
-  if (old && !(s->flags & S_QUIET && !s->generation)) put_close(h, cpu, ts, 0, s, old, slot, 0, 0xffff, 0, WHY_EVICT, 0);
-  s->file = low; s->ino = ino; s->key = key; s->flags = flags; s->generation = flags & S_QUIET ? 0 : GENERATION(h, cpu);
+  if (old && !(s->flags & S_LEFT_OUT && !s->generation)) put_close(h, cpu, ts, 0, s, old, slot, 0, 0xffff, 0, WHY_EVICT, 0);
+  s->file = low; s->ino = ino; s->key = key; s->flags = flags; s->generation = flags & S_LEFT_OUT ? 0 : GENERATION(h, cpu);
   s->read_bytes = s->write_bytes = s->read_count = s->write_count = 0; s->read_error = s->write_error = 0; s->peer = 0;
   barrier();
   *(volatile u64 *)&s->tag = tag;
@@ -114,7 +114,7 @@ static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, 
       if (s->file == low && s->ino == ino) ours = 0;
     }
   }
-  if (ours && s->flags & S_QUIET && !s->generation) { h->suppressed_quiet++; s->tag = 0; return end(h); }
+  if (ours && s->flags & S_LEFT_OUT && !s->generation) { h->suppressed_quiet++; s->tag = 0; return end(h); }
   if (ours) {
     put_close(h, cpu, ts, tid, s, tag, slot, ret, nr, kf, op == OP_DUP2 ? WHY_DUP : WHY_CLOSE, 0);
     s->tag = 0;
@@ -168,7 +168,8 @@ int sys_exit(u64 *ctx) {
   if (call & CALL_VMSPLICE && f) { u32 fm = 0; KL4(fm, f, OFF_file__f_mode); if (fm & 2) op = OP_WRITE; }     /* FMODE_WRITE */
   int same = f && s->tag == tag && s->file == low && s->ino == ino && op != OP_OPEN, known_session = same && s->generation;
   u16 type = op == OP_OPEN ? FILE_OPEN : op == OP_READ ? FILE_READ : FILE_WRITE;
-  if (known_session) {
+  if (known_session && s->flags & S_QUIET && op == OP_WRITE) s->flags &= S_LOUD;
+  if (known_session && !(s->flags & S_QUIET)) {
     if (s->flags & S_SOCKET) type = op == OP_READ ? SOCKET_RECEIVE : SOCKET_SEND;
     /* the task is made known first: after count_transfer nothing may start again */
     u32 bit = op == OP_READ ? S_READ : S_WRITE;
@@ -187,23 +188,30 @@ int sys_exit(u64 *ctx) {
   u16 mode = 0; KL2(mode, inode, OFF_inode__i_mode);
   if ((mode & 0170000) == 0140000) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
   key = file_key(f, c->seed, &l);
-  if (c->standard && op != OP_WRITE) {
+  if (op != OP_WRITE) {
     int q = quiet(c, ts, f, inode, op == OP_OPEN);
     if (q == 2) {
       u64 *v = verdict_of(cpu, key), salted = key ^ c->salt; if (!v) return end(h);
       if ((*v | 1) != (salted | 1)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
       q = *v & 1;
     }
-    if (q) {
-      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_QUIET, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
+    if (q && c->standard) {
+      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_LEFT_OUT, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
       h->suppressed_quiet++;
       return done(ctx, h, ret);
     }
+    if (q) kf |= KF_QUIET;
   }
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+  if (known_session) {    /* a session that was quiet so far: is it still? */
+    if (!(kf & KF_QUIET)) s->flags &= S_LOUD;
+    if (!count_transfer(h, c, s, op == OP_READ, ret)) put_event(h, cpu, ts, tid, type, s->key, ret, nr, kf, fd, slot, s, 0, CLASS_FILE);
+    return done(ctx, h, ret);
+  }
   if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
-  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, 0, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
-  else { s->generation = GENERATION(h, cpu); s->key = key; s->flags = 0; s->read_error = s->write_error = 0; }
+  u32 calm = kf & KF_QUIET ? S_QUIET : 0;
+  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, calm, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
+  else { s->generation = GENERATION(h, cpu); s->key = key; s->flags = calm; s->read_error = s->write_error = 0; }
   u64 extra = 0;
   if (op == OP_OPEN) {
     u32 of = 0, fm = 0; KL4(of, f, OFF_file__f_flags); extra = of;

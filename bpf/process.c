@@ -213,7 +213,7 @@ static inline void put_close(struct account *h, u32 cpu, u64 ts, u32 tid, struct
   struct file_close_event *e = (void *)room(h, cpu, 128, derived);
   if (!e || h->undefinable) { h->refused_ring[class]++; return; }
   e->type = s->flags & S_SOCKET ? SOCKET_CLOSE : FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = s->key;
-  e->ret = ret; e->nr = nr; e->kf = s->generation ? kf : kf | KF_UNNAMED; e->fd = s->flags & S_FIXED ? -1 : (s32)(tag & 0xfffff); e->session = s->generation ? slot : ~0u; e->generation = s->generation;
+  e->ret = ret; e->nr = nr; e->kf = kf | (s->generation ? 0 : KF_UNNAMED) | (s->flags & S_QUIET ? KF_QUIET : 0); e->fd = s->flags & S_FIXED ? -1 : (s32)(tag & 0xfffff); e->session = s->generation ? slot : ~0u; e->generation = s->generation;
   e->read_count = s->read_count; e->read_bytes = s->read_bytes; e->write_count = s->write_count; e->write_bytes = s->write_bytes; e->reason = why;
   push(h, 2);
 }
@@ -229,7 +229,7 @@ static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, 
     u32 fd = from + i; if (fd > to) return 0;
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot);
     if (!s || s->tag != tag) continue;
-    if (s->flags & S_QUIET && !s->generation) h->suppressed_quiet++;
+    if (s->flags & S_LEFT_OUT && !s->generation) h->suppressed_quiet++;
     else put_close(h, cpu, ts, tid, s, tag, slot, 0, nr, 0, why, 1);
     s->tag = 0;
   }

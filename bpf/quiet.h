@@ -1,4 +1,4 @@
-/* What profile `standard` may leave out: objects that are root's alone, on file systems known for long, and old by a clock that can be trusted.
+/* What profile `standard` leaves out and the others mark (`ebpf.quiet`): objects that are root's alone, on file systems known for long, and old by a clock that can be trusted.
  *
  * Nobody but root can make an object quiet, and whatever could make its ctime lie makes it loud: a clock that was set (`suspect`), a
  * file system that was mounted since (`dev`), another name of the same inode, a descriptor that may write without a write.

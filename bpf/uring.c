@@ -223,13 +223,15 @@ int io_uring_complete(u64 *ctx) {
   type = op == OP_OPEN ? FILE_OPEN : socket ? op == OP_READ ? SOCKET_RECEIVE : SOCKET_SEND : op == OP_READ ? FILE_READ : FILE_WRITE;
   if (!f) put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_FILE);
   else {
-    int same = op != OP_OPEN && s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly = 0;
+    int same = op != OP_OPEN && s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly = 0, calm = 0;
+    if (op != OP_WRITE && !socket && (!same || s->flags & S_QUIET) && quiet(c, ts, 0, inode, 0) == 1) { kf |= KF_QUIET; calm = S_QUIET; }
+    if (same && s->flags & S_QUIET && !calm) s->flags &= S_LOUD;
     if (same) key = s->key;
     else {
       if (socket) { struct endpoints x; key = look_at_socket(f, c->seed, &x); } else { struct leaf l; key = file_key(f, c->seed, &l); }
-      if (c->standard && op != OP_WRITE && !socket && quiet(c, ts, 0, inode, 0) == 1) { h->suppressed_quiet++; goto next; }
+      if (calm && c->standard) { h->suppressed_quiet++; goto next; }
       if (!h->undefinable && !is_sent(cpu, key)) RESTART(socket ? URING_TAIL_DEFINE_SOCKET : URING_TAIL_DEFINE_FILE)
-      if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, (socket ? S_SOCKET : 0) | (fixed ? S_FIXED : 0), op == OP_OPEN)) RESTART(URING_TAIL_SELF)
+      if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, (socket ? S_SOCKET : 0) | (fixed ? S_FIXED : 0) | calm, op == OP_OPEN)) RESTART(URING_TAIL_SELF)
       if (fixed) { u32 i = tgid & 4095, *user = fixed_users.lookup(&i); if (user) *user = tgid; }
       kf |= KF_BEGIN;
     }

@@ -162,6 +162,8 @@ def document(
     if failed:
         found["error"] = {"code": show(_ERROR, values["ret"])}
     ebpf: Document = {"event": kind.name, "schema": SCHEMA, "timestamp_ns": show(_INT, values["ts"])}
+    if kf & events.QUIET:
+        ebpf["quiet"] = True
     if values["cpu"] >= 0:  # -1: totals that the reader reports itself
         ebpf["cpu"] = show(_INT, values["cpu"])
     nr = values["nr"]

@@ -28,7 +28,7 @@ STATE = 16
 # columns of the per-CPU array
 POS, HEAD, EXPECTED = range(3)
 # operations of a template
-LIT, TIME, SEQ, HEX, WORD, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME = range(15)
+LIT, TIME, SEQ, HEX, WORD, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME, QUIET = range(16)
 # what a TABLE operation looks up
 BY_CALL, BY_ERROR, BY_WORD = range(3)
 # variants of a template
@@ -46,7 +46,7 @@ _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
 _REASONS = len(events.CLOSE_REASONS)
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
-_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED, _KF_URING = (
+_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED, _KF_URING, _KF_QUIET = (
     events.CLAIMED,
     events.BEGIN,
     events.RELATIVE,
@@ -56,6 +56,7 @@ _KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_
     events.CREATED,
     events.TRUNCATED,
     events.URING,
+    events.QUIET,
 )
 
 
@@ -192,6 +193,10 @@ def write_line(
             at = put_number(out, at, R[c, w + a] - (M[(session >> 3) + 4 + b] if session >= 0 else 0))
         elif code == FLAGS:
             at = put_flags(out, at, R[c, w + a], flags, lit)
+        elif code == QUIET:
+            if R[c, w + 5] >> 16 & _KF_QUIET:
+                memcpy(out, at, lit, a, b)
+                at += b
         else:
             at = put_claim(out, at, R8, M, M8, c, w, R[c, w + 6] & 0xFFFFFFFF, base, code == PATH)
         if at < 0:

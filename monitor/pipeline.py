@@ -326,7 +326,7 @@ class Pipeline:
         found, task, raw, reported = known
         members = dict(zip(("read_count", "read_bytes", "write_count", "write_bytes"), session.totals, strict=True))
         values = {
-            "kf": 0,
+            "kf": events.QUIET if session.quiet else 0,
             "ret": 0,
             "nr": encode.NO_SYSCALL,
             "fd": session.descriptor,

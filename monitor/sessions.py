@@ -17,7 +17,7 @@ from monitor.model import EventType
 # words of struct session (bpf/common.h)
 _TAG, _READ_BYTES, _WRITE_BYTES, _READ_COUNT, _WRITE_COUNT, _WHO, _FLAGS = 0, 3, 4, 5, 6, 7, 8
 _ORDER = (_READ_COUNT, _READ_BYTES, _WRITE_COUNT, _WRITE_BYTES)
-_SOCKET, _FIXED = 8, 16
+_SOCKET, _FIXED, _QUIET = 8, 16, 32
 SWEPT = 256
 """Descriptors that the kernel sweeps itself at exec and exit (SWEEP in the C text)."""
 
@@ -32,6 +32,7 @@ class Open:
     pid: int
     descriptor: int
     """-1: a place in the table of an io_uring, which has no number to show"""
+    quiet: bool
     totals: list[int]
     """read count, read bytes, write count, write bytes since the session began"""
 
@@ -49,6 +50,7 @@ def _found(table: Words, slots: Words) -> list[Open]:
                 kind,
                 tag >> 32,
                 -1 if row[_FLAGS] & _FIXED else tag & 0xFFFFF,
+                bool(row[_FLAGS] & _QUIET),
                 [row[at] for at in _ORDER],
             )
         )

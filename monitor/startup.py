@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from monitor import delivery, describe, recording, recovery, replay
+from monitor import delivery, describe, events, recording, recovery, replay
 from monitor.clock import WallClock
 from monitor.config import Sources
 from monitor.config_keys import Config
@@ -272,7 +272,7 @@ class Startup:
         self._configured = now
         wanted = KernelConfig(
             self.config.fold and self.config.profile != "trace",
-            self.config.profile == "standard",
+            self.config.profile in events.LEAVES_OUT_QUIET,
             self.config.quiet_age_s,
             self.config.args_limit_bytes,
             (selftest.own_identity(self.capture),),

@@ -17,6 +17,7 @@ from monitor import encode, events, fastpath, tables
 from monitor.encode import Names, Origin
 from monitor.model import EventType, Field
 
+_QUIET = b',"quiet":true'
 _NUMBER = 7_000_000_000_000_000_000
 _TABLE_FORMS = {"syscall": fastpath.BY_CALL, "error": fastpath.BY_ERROR, "close_reason": fastpath.BY_WORD}
 _ROWS = {"syscall": encode.OPERATIONS_AT + 256, "error": 4096, "close_reason": len(events.CLOSE_REASONS)}
@@ -91,7 +92,7 @@ class _Builder:
         self._marks = []
         layout = events.bulk_layout(kind)
         words = {name: at >> 3 for name, at in layout.offsets().items()}
-        kf = events.CREATED if variant & fastpath.CREATED else 0
+        kf = events.QUIET | (events.CREATED if variant & fastpath.CREATED else 0)
         values: dict[str, Any] = {
             name: _Value(-1 if name == "ret" and variant & fastpath.FAILED else 1) for name in words
         }
@@ -141,7 +142,7 @@ class _Builder:
                 ops.append((fastpath.LIT, self.literal(part), len(part), 0))
 
         for found in re.finditer(
-            rb'\xee\x80\x80([0-9]+)\xee\x80\x82|"\xee\x80\x80([0-9]+)\xee\x80\x81"|(7000000000000\d{6})|,"@OBJECT":1\}|"@TASK":1\}',
+            rb'\xee\x80\x80([0-9]+)\xee\x80\x82|"\xee\x80\x80([0-9]+)\xee\x80\x81"|(7000000000000\d{6})|,"@OBJECT":1\}|"@TASK":1\}|,"quiet":true',
             text,
         ):
             literal(text[at : found.start()])
@@ -149,6 +150,8 @@ class _Builder:
             number = found[1] or found[2] or (found[3] and found[3][13:])
             if number:
                 ops.append(self._marks[int(number)])
+            elif found[0] == _QUIET:
+                ops.append((fastpath.QUIET, self.literal(_QUIET), len(_QUIET), 0))
             elif found[0].startswith(b","):
                 ops.append((fastpath.OBJECT, 0, 0, 0))
             else:

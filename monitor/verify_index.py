@@ -6,20 +6,18 @@ and is no finding. Takes memory for the runs of numbers, not for the lines.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from monitor import events, reader
+from monitor import reader
 from monitor.cluster import Cluster
 from monitor.logfiles import Problem, line_identity
 from monitor.ship import checkpoint, deadletters
-from monitor.ship.batches import Position, events_of
+from monitor.ship.batches import Position, Selection
 from monitor.verify import Report
 
-_EVENT = re.compile(rb'"ebpf":\{"event":"([a-z_]+)"')
 _PAGE = 10_000
 
 Kind = Literal["sent", "waiting", "withheld"]
@@ -59,7 +57,7 @@ class _Log:
             found.append((number, number, kind))
 
 
-def _read(directory: Path, done: Position | None, wanted: frozenset[bytes] | None) -> _Log:
+def _read(directory: Path, done: Position | None, wanted: Selection) -> _Log:
     """Every numbered line. What is behind `done`, in the order of the log, has not been delivered yet."""
     log, problems = _Log(), list[Problem]()  # problems are the plain verification's to tell
     passed = done is None
@@ -68,9 +66,8 @@ def _read(directory: Path, done: Position | None, wanted: frozenset[bytes] | Non
         if identity is None:
             continue
         name, position, _, time = identity
-        event = _EVENT.search(line.raw)
         kind: Kind = "sent"
-        if wanted is not None and (event is None or event[1] not in wanted):
+        if not wanted.takes(line.raw, 0, len(line.raw)):
             kind = "withheld"
         elif done is not None and passed and position[0] != done[0]:
             kind = "waiting"
@@ -116,8 +113,7 @@ def compare(
     `profile` is es_config.profile. Without a checkpoint in `ship_dir` everything ought to be delivered.
     """
     state = checkpoint.read(ship_dir)
-    wanted = events_of(profile, [(kind.name, kind.profiles) for kind in events.EVENTS])
-    log = _read(report.directory, state.done if state else None, wanted)
+    log = _read(report.directory, state.done if state else None, Selection.of(profile))
     dead = _dead(ship_dir)
     for name in sorted(log.runs):
         on_day(f"comparing {name}")

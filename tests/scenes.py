@@ -317,7 +317,9 @@ SCENES: dict[str, Scene] = {
         ),
     ),
     "file_open.unknown_process": lambda kernel: opened(kernel),
+    "file_open.quiet": _open(kf=events.QUIET),
     "file_read": _io("file_read", {"ret": 4096, "nr": READ}),
+    "file_read.quiet": _io("file_read", {"ret": 4096, "nr": READ, "kf": events.QUIET}),
     "file_read.failure": _io("file_read", {"ret": -errno.EISDIR, "nr": READ}),
     "file_read.real_user": _io("file_read", {"ret": 4096, "nr": READ}, uid=1000, gid=1000, euid=33, egid=33),
     "file_read.container": _io("file_read", {"ret": 4096, "nr": READ}, cgroup=CGROUP),
@@ -330,6 +332,7 @@ SCENES: dict[str, Scene] = {
         ("file_close" if reason == "close" else f"file_close.{reason}"): _close(reason)
         for reason in events.CLOSE_REASONS
     },
+    "file_close.quiet": _close("close", kf=events.QUIET),
     "file_close.unnamed": _close("close", fd=9, session=0xFFFFFFFF, kf=events.UNNAMED, read_count=0, read_bytes=0),
     "file_delete": _control(
         "file_delete", {"executable": PYTHON, "name": b"/srv/old.txt"}, nr=UNLINKAT, kf=events.CLAIMED

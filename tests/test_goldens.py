@@ -165,6 +165,7 @@ def test_variants_that_the_format_promises_are_there() -> None:
     assert some("ebpf.socket.family", "AF_UNIX")
     assert some("ebpf.claimed", True)
     assert some("ebpf.truncated", True)
+    assert some("ebpf.quiet", True)
     assert some("ebpf.path_flags", ["deleted"])
     assert some("ebpf.in_progress", True)
     assert some("container.id", scenes.CONTAINER)

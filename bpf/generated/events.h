@@ -680,6 +680,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define KERNEL_BPF 81
 #define KERNEL_IO_URING 82
 #define KERNEL_IO_URING_REQUEST 100
+#define KF_QUIET 8192
 #define KF_PENDING 2048
 #define KF_URING 4096
 #define KF_HOOKED 1024

@@ -20,6 +20,10 @@ EVENT = {event.name: event for event in EVENTS}
 EVENT_BY_ID = {event.id: event for event in EVENTS}
 
 
+LEAVES_OUT_QUIET = frozenset({"standard"})
+"""Profiles without what is done to quiet objects (`ebpf.quiet`); which events a profile has at all says `EventType.profiles`."""
+
+
 def bulk_layout(event: EventType) -> Layout:
     """The whole record of a bulk event: the common part and its own members."""
     return Layout(f"{event.name}_event", (*BULK.fields, *event.fields))

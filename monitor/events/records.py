@@ -34,7 +34,9 @@ PENDING = 2048
 """What is asked for is known, what came of it is not."""
 URING = 4096
 """A request of io_uring: `nr` is its operation."""
-KF = {"PENDING": PENDING, "URING": URING, "HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
+QUIET = 8192
+"""The object is quiet: profile `standard` would have left this out."""
+KF = {"QUIET": QUIET, "PENDING": PENDING, "URING": URING, "HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
       "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY, "REDACTED": REDACTED}
 
 # ---- flags of a file definition ---------------------------------------------------------------------------------------

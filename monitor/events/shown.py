@@ -44,6 +44,7 @@ BULK_SHOWN: tuple[Shown, ...] = (
     Shown("ebpf.unresolved", "boolean", "the object was not known any more when the record was read"),
 )
 CUT = (Shown("ebpf.truncated", "boolean", "something was cut"), Shown("ebpf.original_bytes", "long", "length in bytes before it was cut"))
+QUIET_SHOWN = Shown("ebpf.quiet", "boolean", "the object is quiet: profile standard leaves this out (absent there)")
 REDACTED_SHOWN = Shown("ebpf.redacted", "boolean", "secrets in the arguments were masked: each stands as [redacted]")
 DIRECTION = Shown("network.direction", "keyword", "egress: this host connected; ingress: it accepted")
 CLAIM = Shown("ebpf.claimed", "boolean", "the name or address is the caller's word")

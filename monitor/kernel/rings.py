@@ -49,7 +49,7 @@ class KernelConfig:
     """What the programs read at each call; written at start and when it changes."""
 
     fold: bool
-    standard: bool
+    leave_out_quiet: bool
     quiet_age: int
     args_limit: int
     own: tuple[tuple[int, int], ...]
@@ -74,7 +74,7 @@ class KernelConfig:
         kept = [*self.sensitive, *((0, 0),) * (8 - len(self.sensitive))]
         return _CONFIG.pack(
             self.fold,
-            self.standard,
+            self.leave_out_quiet,
             self.quiet_age,
             self.args_limit,
             *(pid for pid, _ in own),

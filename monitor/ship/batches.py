@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
 
+from monitor import events
 from monitor.logfiles import LogFile, line_identity
 from monitor.ship.tail import Block, Damage
 
 Position = tuple[str, int]
 """(log epoch, event.sequence)"""
 _STAMP = b'{"@timestamp":"'
+_EVENT, _QUIET = b'"ebpf":{"event":"', b',"quiet":true'
 _TIME_AT, _TIME_END = len(_STAMP), len(_STAMP) + len("2026-11-28T00:00:00.123456789Z")
 _DAY, _HOUR = len("2026-11-28"), len("2026-11-28T00")
 
@@ -103,21 +104,38 @@ class Limits:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which lines are delivered: names of events (None: all), and a span of @timestamp (RFC 3339 with nine decimals)."""
+    """Which lines are delivered: those that a profile captures, of a span of @timestamp (RFC 3339 with nine decimals).
+
+    `events`: names (None: all); `quiet`: also what is marked as done to a quiet object.
+    """
 
     events: frozenset[bytes] | None = None
+    quiet: bool = True
     since: bytes = b""
     until: bytes = b""
+
+    @classmethod
+    def of(cls, profile: str, since: bytes = b"", until: bytes = b"") -> Selection:
+        """What `profile` captures, by the catalogue; `same`: all."""
+        if profile == "same":
+            return cls(since=since, until=until)
+        names = frozenset(kind.name.encode() for kind in events.EVENTS if profile in kind.profiles)
+        return cls(names, profile not in events.LEAVES_OUT_QUIET, since, until)
 
     @property
     def everything(self) -> bool:
         """Nothing is left out."""
-        return self.events is None and not self.since and not self.until
+        return self.events is None and self.quiet and not self.since and not self.until
 
-    def takes(self, name: bytes, stamp: bytes) -> bool:
-        """Whether an event of this name and time is delivered."""
-        if self.events is not None and name not in self.events:
+    def takes(self, data: bytes, at: int, end: int) -> bool:
+        """Whether the line `data[at:end]` is delivered. In a line the keys that are looked for cannot be a part of a text."""
+        if self.events is not None:
+            name = data.find(_EVENT, at, end) + len(_EVENT)
+            if data[name : data.find(b'"', name, end)] not in self.events:
+                return False
+        if not self.quiet and data.find(_QUIET, at, end) >= 0:
             return False
+        stamp = data[at + _TIME_AT : at + _TIME_END]
         return stamp >= self.since and (not self.until or stamp <= self.until)
 
 
@@ -182,7 +200,7 @@ class Batcher:
                 continue
             if not data.startswith(self._head, at):
                 batch = self._other_index(data[at : at + 64])
-            if everything or wanted.takes(self._name(data, place, end), data[at + _TIME_AT : at + _TIME_END]):
+            if everything or wanted.takes(data, at, end):
                 batch.ids.append(needle[6:44])
                 batch.lines.append(data[at:end])
                 batch.size += end - at
@@ -198,11 +216,6 @@ class Batcher:
 
     def _mark(self, file: LogFile, offset: int) -> None:
         self._batch.file_id, self._batch.offset = file.file_id, offset
-
-    @staticmethod
-    def _name(data: bytes, place: int, end: int) -> bytes:
-        at = data.find(b'"ebpf":{"event":"', place, end) + 17
-        return data[at : data.find(b'"', at, end)]
 
     def _other_index(self, head: bytes) -> Batch:
         """The index for the time that this line begins with; what was gathered for another one is complete."""
@@ -240,8 +253,7 @@ class Batcher:
         if not line.startswith(self._head):
             batch = self._other_index(line[:64])
         identity = b"%b%012x" % (self._host_epoch, self._expected)
-        name = orjson.loads(line).get("ebpf", {}).get("event", "").encode()
-        if self._wanted.takes(name, line[_TIME_AT:_TIME_END]):
+        if self._wanted.takes(line, 0, len(line)):
             batch.ids.append(identity)
             batch.lines.append(line + b"\n")
             batch.size += len(line) + 1
@@ -276,9 +288,3 @@ class Batcher:
         self._batch.counts[epoch, "expired"] += last - first + 1
         self._damage = ""
 
-
-def events_of(profile: str, events: Iterable[tuple[str, tuple[str, ...]]]) -> frozenset[bytes] | None:
-    """The names of the events of a profile; None: all. `events` are (name, profiles)."""
-    if profile == "same":
-        return None
-    return frozenset(name.encode() for name, profiles in events if profile in profiles)

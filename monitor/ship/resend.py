@@ -18,7 +18,7 @@ from monitor.ship import bulk, compare, state
 from monitor.ship.batches import Batch, Selection
 from monitor.ship.checkpoint import Checkpoint
 from monitor.ship.deadletters import RETRY_NAME, DeadLetters, Letter, letters, take
-from monitor.ship.runner import Control, Lock, Runner, ShipError, names_of
+from monitor.ship.runner import Control, Lock, Runner, ShipError
 from monitor.ship.shipper import Hooks
 from monitor.sinks.elasticsearch import Connection, EsError
 
@@ -48,7 +48,7 @@ def backfill(
     lock = Lock(directory, "backfill.lock")
     for path in directory.glob("checkpoint"):
         path.unlink()  # each back-fill begins with the oldest line
-    wanted = Selection(names_of(profile or config.es_config.profile), _rfc3339(since_ns), _rfc3339(until_ns))
+    wanted = Selection.of(profile or config.es_config.profile, _rfc3339(since_ns), _rfc3339(until_ns))
     runner = Runner(config, directory, hooks, control, wanted=wanted)
     runner.once()
     found = Checkpoint(directory)

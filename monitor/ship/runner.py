@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor import events
 from monitor.config_keys import Config
 from monitor.durable import read_durable
 from monitor.logfiles import LogFile, ReaderError, files
 from monitor.ship import state
-from monitor.ship.batches import Selection, events_of
+from monitor.ship.batches import Selection
 from monitor.ship.checkpoint import CheckpointError
 from monitor.ship.shipper import POLL_S, Hooks, Shipper
 from monitor.ship.tail import Blocked
@@ -47,12 +46,7 @@ class Control:
 
 def selection(config: Config) -> Selection:
     """The lines that `es_config.profile` selects."""
-    return Selection(names_of(config.es_config.profile))
-
-
-def names_of(profile: str) -> frozenset[bytes] | None:
-    """The events of a profile; None: all."""
-    return events_of(profile, [(kind.name, kind.profiles) for kind in events.EVENTS])
+    return Selection.of(config.es_config.profile)
 
 
 class Lock:

@@ -91,7 +91,7 @@ def test_a_server_that_only_answers(tmp_path: Path) -> None:
 
 
 def prepare(server: Server, name: str) -> None:
-    found = orjson.loads((ROOT / "config" / "index-template.json").read_bytes())
+    found = orjson.loads((ROOT / "config" / "index-template-minimal.json").read_bytes())
     found["index_patterns"] = [f"{name}-*"]
     found["template"]["settings"] = {"index": {"number_of_replicas": 0, "refresh_interval": "1s"}}
     server.json("PUT", f"/_index_template/{name}", found)

@@ -137,6 +137,7 @@ def test_standard_leaves_out_quiet_objects_and_counts_them(monitor: MonitorProce
     if profile in ("full", "trace"):
         assert [name_of(one) for one in found] == ["file_open", "file_read", "file_close"] * len(quiet)
         assert after["quiet"] == before["quiet"]
+        assert all(one["ebpf"]["quiet"] for one in found), "marked: a shipping profile can withhold it"
     else:
         assert found == []
         assert after["quiet" if profile == "standard" else "profile"] - before[
@@ -166,6 +167,30 @@ def test_what_is_not_root_s_alone_old_and_ordinary_is_never_quiet(
     found = [one for one in monitor.program(script.run()) if name_of(one) != "file_mode"]
     wanted = [] if monitor.keys["profile"] == "minimal" else [("file_open", str(path)), ("file_close", str(path))]
     assert [(name_of(one), one["file"]["path"]) for one in found] == wanted
+    assert not any("quiet" in one["ebpf"] for one in found)
+
+
+def test_what_is_marked_in_full_is_what_standard_leaves_out(
+    monitor: MonitorProcess, script: Script, aged: Path
+) -> None:
+    """A file that is quiet until its mode is changed while a descriptor of it is open."""
+    path = aged / f"turns-{monitor.keys['profile']}"
+    path.write_bytes(b"x" * 100)
+    time.sleep(AGE + 1.1)
+    opened = script.call("openat", AT_FDCWD, script.text(path), os.O_RDONLY)
+    for _ in range(2):
+        script.call("pread64", opened, script.room(8), 8, 0)
+    script.call("fchmodat", AT_FDCWD, script.text(path), 0o600, 0)
+    for _ in range(2):
+        script.call("pread64", opened, script.room(8), 8, 0)
+    script.call("close", opened)
+    found = monitor.program(script.run())
+    profile = str(monitor.keys["profile"])
+    reads = ["file_read"] * (2 if profile == "trace" else 1)
+    marked = [name_of(one) for one in found if "quiet" in one["ebpf"]]
+    assert marked == ([] if profile in ("minimal", "standard") else ["file_open", *reads])
+    rest = [name_of(one) for one in found if "quiet" not in one["ebpf"]]
+    assert rest == ([] if profile == "minimal" else ["file_mode", *reads, "file_close"])
 
 
 def test_a_write_to_a_quiet_file_and_its_close_are_recorded(
