@@ -180,16 +180,12 @@ def document(
     for member in kind.fields:
         if member.path:
             put(holder, member.path, show(member, values[member.name]))
-    ebpf.update(extra or {})
-    ebpf.update(names.ebpf)
+    ebpf |= (extra or {}) | names.ebpf
     if names.action:
         found["event"]["action"] = names.action
     if names.raw:
         ebpf["raw"] = names.raw
-    found["ebpf"] = ebpf
-    found.update(names.sections)
-    found.update(task)
-    return found
+    return found | {"ebpf": ebpf} | names.sections | task
 
 
 _INT = Field("int", "s64")

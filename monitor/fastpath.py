@@ -28,9 +28,9 @@ STATE = 16
 # columns of the per-CPU array
 POS, HEAD, EXPECTED = range(3)
 # operations of a template
-LIT, TIME, SEQ, HEX, WORD, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME, QUIET = range(16)
+LIT, TIME, SEQ, HEX, WORD, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME = range(15)
 # what a TABLE operation looks up
-BY_CALL, BY_ERROR, BY_WORD = range(3)
+BY_CALL, BY_ERROR, BY_WORD, BY_QUIET = range(4)
 # variants of a template
 FAILED, CLAIMED, UNNAMED, NO_TASK, CREATED, NO_CALL = 1, 2, 4, 8, 16, 32
 VARIANTS = 64
@@ -46,7 +46,18 @@ _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
 _REASONS = len(events.CLOSE_REASONS)
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
-_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS, _KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED, _KF_URING, _KF_QUIET = (
+(
+    _KF_CLAIMED,
+    _KF_BEGIN,
+    _KF_RELATIVE,
+    _KF_ADDRESS,
+    _KF_UNNAMED,
+    _KF_COMPAT,
+    _KF_CREATED,
+    _KF_TRUNCATED,
+    _KF_URING,
+    _KF_QUIET,
+) = (
     events.CLAIMED,
     events.BEGIN,
     events.RELATIVE,
@@ -133,6 +144,8 @@ def table_row(R: Any, c: int, w: int, base: int, by: int, word: int) -> int:
         row = (word5 & 511) + (512 if (word5 >> 16) & _KF_COMPAT else 1024 if (word5 >> 16) & _KF_URING else 0)
     elif by == BY_ERROR:
         row = min(-R[c, w + 4], 4095)
+    elif by == BY_QUIET:
+        row = 1 if R[c, w + 5] >> 16 & _KF_QUIET else 0
     else:
         row = R[c, w + word]
     return base + int(row)
@@ -193,10 +206,6 @@ def write_line(
             at = put_number(out, at, R[c, w + a] - (M[(session >> 3) + 4 + b] if session >= 0 else 0))
         elif code == FLAGS:
             at = put_flags(out, at, R[c, w + a], flags, lit)
-        elif code == QUIET:
-            if R[c, w + 5] >> 16 & _KF_QUIET:
-                memcpy(out, at, lit, a, b)
-                at += b
         else:
             at = put_claim(out, at, R8, M, M8, c, w, R[c, w + 6] & 0xFFFFFFFF, base, code == PATH)
         if at < 0:

@@ -53,8 +53,8 @@ def limit(path: str) -> int:
 
 
 def _property(path: str, es: str, features: Features) -> dict[str, Any]:
-    if path == "labels":
-        return {"type": es, "dynamic": True}
+    if es == "flattened":
+        return {"type": es, "ignore_above": TEXT_LIMIT}
     if es == "object":
         return {"type": es, "enabled": False}
     if es != "keyword":
@@ -75,7 +75,11 @@ def _place(properties: dict[str, Any], path: str, leaf: dict[str, Any]) -> None:
 
 
 def mapping(features: Features = FULL) -> dict[str, Any]:
-    """The mapping of all events: nothing dynamic but labels, aliases for the original tool's flat names."""
+    """The mapping of all events: nothing dynamic, aliases for the original tool's flat names.
+
+    What people choose the names of (`labels`) is `flattened`: no document, also not one that a stranger on some host made up,
+    gives the index a field or the type of one, which would have the documents of others refused.
+    """
     properties: dict[str, Any] = {}
     found = fields.all_paths()
     for path in sorted(found):
@@ -84,10 +88,7 @@ def mapping(features: Features = FULL) -> dict[str, Any]:
         if target not in found:
             raise ValueError(f"alias {alias}: no event has a field {target}")
         _place(properties, alias, {"type": "alias", "path": target})
-    label = {"path_match": "labels.*", "mapping": {"type": "keyword", "ignore_above": TEXT_LIMIT}}
-    return {
-        "dynamic": False, "dynamic_templates": [{"labels": label}], "_meta": meta(), "properties": properties,
-    }  # fmt: skip
+    return {"dynamic": False, "_meta": meta(), "properties": properties}
 
 
 def meta() -> dict[str, Any]:

@@ -50,6 +50,8 @@ class _Builder:
                 value = -number if form == "error" else number
                 shown = orjson.dumps(encode.FORMS[form](value)) if number or form != "error" else b'""'
                 self._rows.append((self.literal(shown), len(shown)))
+        self._bases["quiet"] = len(self._rows)
+        self._rows += [(0, 0), (self.literal(_QUIET), len(_QUIET))]
 
     def literal(self, text: bytes) -> int:
         """Offset of `text` in the pool."""
@@ -151,7 +153,7 @@ class _Builder:
             if number:
                 ops.append(self._marks[int(number)])
             elif found[0] == _QUIET:
-                ops.append((fastpath.QUIET, self.literal(_QUIET), len(_QUIET), 0))
+                ops.append((fastpath.TABLE, self._bases["quiet"], fastpath.BY_QUIET, 0))
             elif found[0].startswith(b","):
                 ops.append((fastpath.OBJECT, 0, 0, 0))
             else:

@@ -70,6 +70,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "ip": (str,),
     "date_nanos": (str,),
     "object": (dict,),
+    "flattened": (dict,),
 }
 
 

@@ -90,7 +90,7 @@ COMMON: tuple[Shown, ...] = (
     Shown("agent.version", "keyword", "its version"), Shown("host.id", "keyword", "machine id"),
     Shown("host.name", "keyword", "host name"), Shown("host.boot.id", "keyword", "boot id"),
     Shown("host.os.type", "keyword", "linux"), Shown("tags", "keyword", "the key `tags` of the configuration; absent when it is empty"),
-    Shown("labels", "object", "the key `labels`; absent when it is empty"),
+    Shown("labels", "flattened", "the key `labels`, searched as labels.NAME; absent when it is empty"),
     Shown("event.kind", "keyword", "event or metric"),
     Shown("event.module", "keyword", "ebpf_monitor"), Shown("event.dataset", "keyword", "family"),
     Shown("event.category", "keyword", "ECS category"), Shown("event.type", "keyword", "ECS type"),

@@ -287,4 +287,3 @@ class Batcher:
         self._batch.removed.append(Removed(epoch, first, last, self._damage or "removed"))
         self._batch.counts[epoch, "expired"] += last - first + 1
         self._damage = ""
-

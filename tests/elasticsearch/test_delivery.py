@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
-from monitor import logfiles
+from monitor import events, logfiles
 from monitor.logfiles import Unreadable, open_regular
 from monitor.ship import tail
 from monitor.ship.removed import records
 from tests.elasticsearch.fake import Fake
 from tests.elasticsearch.scene import EPOCHS, Scene, ids_of, of_fake
+
+KINDS = ("minimal", "standard", "full", "trace")
 
 
 @pytest.fixture
@@ -223,6 +226,34 @@ def test_the_shipping_profile(fake: Fake, scene: Scene) -> None:
     assert names == {b"monitor_start", b"socket_connect"}
     counts = scene.counts()
     assert (counts["created"], counts["withheld"], counts["lag"]) == (11, 99, 0)
+
+
+@pytest.mark.parametrize("profile", ["same", *KINDS])
+def test_a_shipping_profile_withholds_what_that_capture_profile_leaves_out(
+    fake: Fake, scene: Scene, profile: str
+) -> None:
+    """Every event of the catalogue, and what is done to quiet objects, under names that look like marks."""
+    scene.es = replace(scene.es, profile=profile)
+    scene.log.append(1)
+    forged = '/x","quiet":true,"ebpf":{"event":"socket_connect"'
+    for kind in events.EVENTS:
+        if kind.lane != "made":
+            scene.log.append(2, event=kind.name, path=forged)
+    for name in ("file_open", "file_read", "file_close"):
+        scene.log.append(3, event=name, kf=events.QUIET)
+    lines = [orjson.loads(line) for line in scene.log.live.read_bytes().splitlines()]
+    withheld = [
+        one["event"]["id"]
+        for one in lines
+        if profile != "same"
+        and (profile not in events.EVENT[one["ebpf"]["event"]].profiles
+             or (profile == "standard" and one["ebpf"].get("quiet") is True))
+    ]  # fmt: skip
+    assert len(withheld) == {"same": 0, "trace": 0, "full": 0, "standard": 9}.get(profile, len(withheld))
+    assert len(withheld) > 50 or profile != "minimal"
+    scene.deliver()
+    scene.exactly_once(fake.ids(), withheld=withheld)
+    assert scene.counts()["withheld"] == len(withheld)
 
 
 def test_the_backlog_is_sent_in_order_and_two_at_a_time(fake: Fake, scene: Scene) -> None:

@@ -61,6 +61,8 @@ EXTREMES: dict[str, Story] = {
     "every byte but NUL and slash": Story().opens(WHO, b"/" + bytes(byte for byte in range(1, 256) if byte != 0x2F)),
     "what JSON, KQL and HTML mean something by": Story().opens(WHO, '/{"a":"b\\"}\u2028\u202e<script>*?%0d%0a'),
     "the largest numbers that fit": _numbers((1 << 63) - 1),
+    "labels": Story().opens(WHO, "/labels"),
+    "labels that a stranger made up": Story().opens(WHO, "/made-up"),
     "numbers that do not fit": _numbers(7),  # made larger below: the kernel's 64 bits always fit
 }
 
@@ -70,6 +72,8 @@ def extremes() -> dict[str, dict[str, Any]]:
     """The last document of each story, by name."""
     found = dict(zip(EXTREMES, numbered(story.documents()[-1] for story in EXTREMES.values()), strict=True))
     found["numbers that do not fit"]["ebpf"]["read"]["bytes"] = (1 << 64) - 1
+    found["labels that a stranger made up"]["labels"] = {"team": {"of": 1}, "a": {"b": [1.5, True]}}
+    found["labels"]["labels"] = {"team": "web", "a": "1", "a-b": "2", "day": "2026-11-28"}
     return found
 
 
@@ -145,6 +149,19 @@ def test_huge_numbers_are_kept_and_the_largest_that_fit_are_found(
     fits = {"term": {"ebpf.read.bytes": (1 << 63) - 1}}
     assert found(index, fits) == {"the largest numbers that fit"}
     assert index[2]["numbers that do not fit"]["ebpf"]["read"]["bytes"] == (1 << 64) - 1
+
+
+def test_labels_are_found_and_whatever_they_hold_no_document_changes_the_mapping(
+    index: tuple[Cluster, str, dict[str, dict[str, Any]]],
+) -> None:
+    assert found(index, {"term": {"labels.team": "web"}}) == {"labels"}
+    assert found(index, {"prefix": {"labels.day": "2026-"}}) == {"labels"}
+    assert found(index, {"exists": {"field": "labels.team"}}) == {"labels"}
+    assert found(index, {"term": {"labels.team.of": "1"}}) == {"labels that a stranger made up"}
+    cluster, where, _ = index
+    paths = cluster.need("GET", f"/{where}/_mapping")[where]["mappings"]["properties"]
+    assert paths["labels"] == {"type": "flattened", "ignore_above": mapping.TEXT_LIMIT}
+    assert set(paths) == set(mapping.mapping()["properties"])
 
 
 # ---- the shipper's rights, and what a document costs ---------------------------------------------------------------------

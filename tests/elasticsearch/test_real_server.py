@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 import pytest
 
+from monitor import events
 from tests.elasticsearch.scene import Scene, ids_of, write_config
 from tests.elasticsearch.server import ROLES, Server
 
@@ -270,19 +271,23 @@ def test_dead_letters_are_sent_again_once_the_mapping_takes_them(elasticsearch: 
 
 
 def test_a_back_fill_of_what_was_withheld(elasticsearch: Server, scene: Scene) -> None:
-    scene.es = replace(scene.es, profile="minimal")
-    scene.log.append(1000)
+    scene.es = replace(scene.es, profile="standard")
+    scene.log.append(1)
+    for number in range(3):  # opens of quiet objects, but for the last
+        scene.log.append(333, kf=events.QUIET if number < 2 else 0)
     scene.deliver()
-    scene.end()
-    assert len(stored(elasticsearch, scene.es.es_index)) == 1
-    times = ["--since", "2026-11-22T16:52:00.100Z", "--until", "2026-11-22T16:52:00.300999999Z", "--profile", "full"]
+    quiet = ids_of(scene.log.directory)[1:667]
+    scene.exactly_once(stored(elasticsearch, scene.es.es_index), withheld=quiet)
+    assert scene.counts()["withheld"] == 666
+    back = range(100, 301)  # line 1 is of 16:52:01.123456789, each other a millisecond later
+    times = ["--since", "2026-11-22T16:52:01.222456Z", "--until", "2026-11-22T16:52:01.422457Z", "--profile", "full"]
     for _ in range(2):  # again: they are there already
         process = Process(scene, *times)
         assert process.popen.wait(60) == 0, process.output.read_text()
         numbers = sorted(int(one[-12:], 16) for one in stored(elasticsearch, scene.es.es_index))
-        assert numbers == [1, *range(100, 301)]
-    assert "0 sent, 201 were there already" in process.output.read_text()
-    assert scene.counts()["withheld"] == 999
+        assert numbers == [1, *back, *range(668, 1001)]
+    assert f"0 sent, {len(back)} were there already" in process.output.read_text()
+    assert scene.counts()["withheld"] == 666
 
 
 def test_what_documents_can_hold(elasticsearch: Server, scene: Scene) -> None:
