@@ -358,7 +358,7 @@ def test_follow_of_a_directory_that_is_still_empty_waits_for_the_first_line(tmp_
 
 @pytest.mark.slow
 def test_a_million_lines_are_searched_in_seconds(tmp_path: Path) -> None:
-    """The figure is printed; 10 s only keeps a mistake of an order of magnitude out."""
+    """The figures are printed; 10 s of CPU only keep a mistake of an order of magnitude out."""
     whole, count = b"".join(LINES[1:10]), 9
     with (tmp_path / "events.jsonl").open("wb") as opened:
         for _ in range(1_000_000 // (count * 1000)):
@@ -371,8 +371,8 @@ def test_a_million_lines_are_searched_in_seconds(tmp_path: Path) -> None:
         "path glob": {"paths": ("/run/*.sock",)},
         "name or name": {"names": ("python*", "ü")},
     }.items():
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         found = sum(1 for _ in asked(tmp_path, **conditions).all())
-        took = time.monotonic() - began
-        print(f"search {name}: {lines:,} lines, {size / 1e9:.2f} GB, {found:,} found: {took:.2f} s")
-        assert took < 10
+        took, cpu = time.monotonic() - began, time.process_time() - worked
+        print(f"search {name}: {lines:,} lines, {size / 1e9:.2f} GB, {found:,} found: {took:.2f} s, {cpu:.2f} s of CPU")
+        assert cpu < 10
