@@ -14,6 +14,13 @@
 #define LD2(d, p, off) asm volatile("%0 = *(u16 *)(%1 + %2)" : "=r"(d) : "r"(p), "i"(off))
 #define RD(dst, size, p) bpf_probe_read_kernel(dst, size, (void *)(p))
 
+/* A string of the caller's memory, its size with the NUL. Of an empty one kernels until 6.12 at least answer 0 instead of 1. */
+static inline long user_string(u8 *to, u32 size, u64 from) {
+  long n = bpf_probe_read_user_str(to, size, (void *)from);
+  if (n == 0) { *to = 0; n = 1; }
+  return n;
+}
+
 static u64 (*current_task)(void) = (void *)158;   /* bpf_get_current_task_btf */
 static u64 (*boot_ns)(void) = (void *)125;        /* bpf_ktime_get_boot_ns */
 static u64 (*task_from_vpid)(s32) = (void *)0x7fff0005;   /* kfuncs where the kernel has them: HAVE_TASK_FROM_PID */
@@ -146,6 +153,7 @@ BPF_F_TABLE("array", u32, struct known, known, NTASK * NCPU, 1024);
 BPF_F_TABLE("array", u32, struct session, sessions, NSESSION, 1024);
 BPF_ARRAY(arguments, struct arguments, NCPU);
 BPF_ARRAY(verdicts, u64, NVERDICT * NCPU);
+BPF_ARRAY(exited, u64, NEXITED);            /* processes whose exit was recorded, where the kernel does not say which thread is the last */
 BPF_PROG_ARRAY(jump, 64);
 #if URING
 #define NNOTED 4096

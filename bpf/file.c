@@ -315,7 +315,7 @@ int open_failed(u64 *ctx) {
   u8 *p = room(h, cpu, 64 + 4096 + 64, 0);
   if (!p || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
   struct file_open_event *e = (void *)p;
-  if (user) n = bpf_probe_read_user_str(p + 64, 4096, (void *)user);
+  if (user) n = user_string(p + 64, 4096, user);
   if (n <= 0) { kf |= KF_UNNAMED; n = 0; } else { kf |= longer(user, n) ? KF_CLAIMED | KF_TRUNCATED : KF_CLAIMED; n -= 1; units += (n + 63) >> 6; }
   if (call & CALL_FLAGS2) { u64 how = given; given = 0; bpf_probe_read_user(&given, 8, (void *)how); }
   e->type = FILE_OPEN; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = -1;

@@ -124,7 +124,7 @@ static inline int longer(u64 user, long n) {
   return n == 4096 && !bpf_probe_read_user(&next, 1, (void *)(user + 4095)) && next;
 }
 static inline u32 blob_user_string(struct scratch *s, u32 o, u16 kind, u64 user) {
-  long n = bpf_probe_read_user_str(blob_at(s, o), 4096, (void *)user);
+  long n = user_string(blob_at(s, o), 4096, user);
   if (n <= 0) return o;
   if (longer(user, n)) s->e.kf |= KF_TRUNCATED;
   return blob_end(s, o, kind, (n - 1) & 4095);
@@ -279,7 +279,7 @@ static inline u32 blob_environment(struct scratch *s, u32 o, struct config *c, u
     if (p >= last || *count > 3 * 1024) break;
     begins[0] = begins[1] = 0; bpf_probe_read_user(begins, 16, (void *)p);
     u64 other = other_than(c, 0, begins) & other_than(c, 1, begins) & other_than(c, 2, begins) & other_than(c, 3, begins);
-    n = bpf_probe_read_user_str(out, 1024, (void *)p);
+    n = user_string(out, 1024, p);
     if (n <= 0) break;
     p += n;
     if (n == 1024) { u8 rest = 0; bpf_probe_read_user(&rest, 1, (void *)(p - 1)); if (rest) break; }   /* longer: what follows is not told */
@@ -354,6 +354,16 @@ int sched_process_exec(u64 *ctx) {
   return end(h);
 }
 
+#if !HAVE_GROUP_DEAD
+/* `live` is counted down before the tracepoint, so that the last two threads may both read 0 there: only the first of them counts.
+ * A slot that another process took just now costs nothing but this protection. */
+static inline int first_here(u64 task, u32 tgid) {
+  u64 tag = leader_start(task); MIX(tag, tgid); tag |= 1;
+  u32 i = tag >> 32 & (NEXITED - 1); u64 *slot = exited.lookup(&i); if (!slot) return 1;
+  u64 before = *(volatile u64 *)slot;
+  return before != tag && swap_if(slot, before, tag) != tag;
+}
+#endif
 int sched_process_exit(u64 *ctx) {
   ENTER_TRACEPOINT
   u64 signal, leader; u32 live, exec_id, flags, code, group; u16 kf = 0;
@@ -361,7 +371,7 @@ int sched_process_exit(u64 *ctx) {
 #if HAVE_GROUP_DEAD
   u64 last; LD(last, ctx, 8); if (!(u8)last) return 0;             /* `live` is counted down before: two last threads may both read 0 */
 #else
-  if (live) return 0;                                            /* other threads go on */
+  if (live || !first_here(task, tgid)) return 0;                 /* other threads go on */
 #endif
   LD(leader, task, OFF_task_struct__group_leader); LD4(code, leader, OFF_task_struct__exit_code);
   LD4(flags, signal, OFF_signal_struct__flags); LD4(group, signal, OFF_signal_struct__group_exit_code);

@@ -73,6 +73,7 @@ PRIVATE_MAPS = (
     "known",
     "sent",
     "verdicts",
+    "exited",
     "scratch",
     "jump",
 )
@@ -211,6 +212,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "NLINEAGE": 16384,
         "NKEPT": 32768,
         "NSLOTS": 256 if set(made.optional) & set(NAME_HOOKS.values()) else 1,
+        "NEXITED": 1 if found["HAVE_GROUP_DEAD"] else 4096,
         "COMMIT": made.commit,
         "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
         "CONTROL_PERF": int(made.perf),

@@ -179,6 +179,9 @@ def test_a_tmpfs_and_what_is_bound_below_it_have_their_whole_path(
 
 
 def test_overlayfs_names_are_those_of_the_merged_tree(monitor: MonitorProcess, places: Places, place: Path) -> None:
+    subprocess.run(["sh", "-c", "modprobe -q overlay"], check=False, stderr=subprocess.DEVNULL)
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+        pytest.skip("the kernel has no overlayfs (CONFIG_OVERLAY_FS)")
     (place / "o").mkdir()
     places.alone()
     places.mount("tmpfs", place / "o", "tmpfs", 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.acts import AT_FDCWD, Call, Script, compile_c
-from tests.kernel.monitor_process import Document, MonitorProcess, name_of, wall_ns
+from tests.kernel.monitor_process import PATIENCE, Document, MonitorProcess, name_of, wall_ns
 
 pytestmark = pytest.mark.parametrize(
     "running",
@@ -79,6 +79,40 @@ def test_a_thread_is_no_fork(monitor: MonitorProcess, programs: Path) -> None:
     child = subprocess.Popen([threads])
     assert child.wait() == 0
     assert monitor.program(child.pid) == []
+
+
+def test_threads_that_end_at_once_are_one_exit_of_their_process(monitor: MonitorProcess, programs: Path) -> None:
+    """Two threads leave at the same moment, 200 times: until Linux 6.15 both may look like the last one."""
+    together = compile_c(
+        programs,
+        "together",
+        r"""
+        #define _GNU_SOURCE
+        #include <pthread.h>
+        #include <sched.h>
+        #include <stdatomic.h>
+        #include <sys/syscall.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        static atomic_int ready;
+        static void leave(void) { atomic_fetch_add(&ready, 1); while (atomic_load(&ready) < 2) sched_yield(); syscall(SYS_exit, 0); }
+        static void *run(void *x) { leave(); return x; }
+        int main(void) {
+          for (int i = 0; i < 200; i++) {
+            if (!fork()) { pthread_t t; pthread_create(&t, 0, run, 0); leave(); }
+            wait(0);
+          }
+          return 0;
+        }
+    """,
+    )
+    parent = subprocess.Popen([together])
+    assert parent.wait(60 * PATIENCE) == 0
+    monitor.lifetime(parent.pid, 60)
+    children = monitor.journal.born[parent.pid]
+    assert len(children) == 200
+    exits = [brief(monitor.journal.documents(pid, entity)).count("process_exit") for pid, entity in children]
+    assert exits == [1] * 200
 
 
 def test_a_fork_that_fails_is_a_document_of_the_caller_with_its_error(monitor: MonitorProcess, script: Script) -> None:
@@ -390,7 +424,7 @@ def test_no_event_of_2000_short_lived_processes_shows_the_program_before_the_exe
         after.write_bytes(before.read_bytes())
         after.chmod(0o755)
     parent = subprocess.Popen([before, after, "2000"])
-    assert parent.wait(60) == 0
+    assert parent.wait(60 * PATIENCE) == 0
     monitor.lifetime(parent.pid, 60)
     children = monitor.journal.born[parent.pid]
     assert len(children) == 2000

@@ -39,7 +39,7 @@ _INIT = """#!/bin/sh
 export {environment}
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/shm /dev/pts; mount -t tmpfs shm /dev/shm; mount -t devpts pts /dev/pts
-mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp; ip link set lo up
+mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp; ip link set lo up; ip route add default dev lo
 cd {inside}
 tr ' ' '\\n' </proc/cmdline | sed -n 's/^guestrun=//p' | base64 -d >/run/guestrun
 sh /run/guestrun
