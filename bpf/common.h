@@ -96,6 +96,15 @@ enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAM
 enum { CLASS_PROCESS, CLASS_FILE, CLASS_SOCKET, CLASSES };
 enum { WHY_CLOSE, WHY_DUP, WHY_EXEC, WHY_EXIT, WHY_EVICT, WHY_INTERVAL };
 
+/* An own rule (bpf/exclude.c): what it selects by, and which acts it leaves out. Members that `selects` does not name are 0. */
+#define EXCLUSIONS 8
+struct exclusion {
+  u64 exe_ino, dir_ino, magic, cgroup;
+  u32 exe_dev, dir_dev, dev, uid, selects, events;
+  u8 name[32];            /* only the reader's: whose the counts of this place are */
+};
+enum { BY_EXECUTABLE, BY_DIRECTORY, BY_FILE_SYSTEM, BY_CGROUP, BY_DEVICE, BY_USER, ONLY_READERS, ONLY_WRITERS, EVEN_SENSITIVE };
+
 struct config {
   u32 fold, standard, quiet_age, args_limit;
   u32 self[4];            /* thread group ids of the monitor and its children ... */
@@ -103,7 +112,9 @@ struct config {
   u64 wall_offset;        /* CLOCK_REALTIME - CLOCK_BOOTTIME, for the age of a ctime */
   u32 sensitive_ino[8], sensitive_dev[8];
   u64 environment[4][4];  /* variables that an exec tells: 16 bytes of "NAME=", and which of them count; 0: none, unused ones repeat the first */
-  u64 seed, salt;         /* of path keys; of verdicts: another one when the sensitive objects change */
+  u32 exclusions, turn;   /* how many own rules hold; 0 while they are written, and another turn afterwards */
+  struct exclusion exclusion[EXCLUSIONS];
+  u64 seed, salt;         /* of path keys; of verdicts: another one when the sensitive objects or the rules' directories change */
 };
 
 struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
@@ -116,7 +127,10 @@ struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
   u64 tail;               /* written by the reader, on a cache line of its own */
   u64 pad[7];
   u64 refused_ring[4], refused_control[4];
-  u64 suppressed_self, suppressed_profile, suppressed_quiet, defined, unstable, switches, pad2[2];
+  u64 suppressed_self, suppressed_profile, suppressed_quiet, defined, unstable, switches;
+  u64 asked;              /* the own rules were asked about the call of this time stamp, in this phase */
+  u64 pad2;
+  u64 excluded[EXCLUSIONS];
 };
 
 struct session {          /* reads and writes of one process through one descriptor of one open file */
@@ -131,7 +145,8 @@ struct session {          /* reads and writes of one process through one descrip
 #define TAKEN 1ull        /* tag of a session that a CPU is just changing */
 #define S_READ 1
 #define S_WRITE 2
-#define S_LEFT_OUT 4        /* of a quiet object, in profile `standard`: nobody was told of it */
+#define S_LEFT_OUT 4           /* left out until something is told of it: by the profile, or by an own rule */
+#define S_RULE(flags) ((flags) >> 8 & 15)     /* ... the rule's place, from 1 */
 #define S_SOCKET 8
 #define S_FIXED 16          /* through a place in the table of an io_uring: there is no descriptor to show */
 #define S_QUIET 32          /* of a quiet object, in the other profiles: what is told of it is marked */
@@ -152,8 +167,9 @@ BPF_F_TABLE("array", u32, u64, sent, NSENT * NCPU, 1024);
 BPF_F_TABLE("array", u32, struct known, known, NTASK * NCPU, 1024);
 BPF_F_TABLE("array", u32, struct session, sessions, NSESSION, 1024);
 BPF_ARRAY(arguments, struct arguments, NCPU);
-BPF_ARRAY(verdicts, u64, NVERDICT * NCPU);
 BPF_ARRAY(exited, u64, NEXITED);            /* processes whose exit was recorded, where the kernel does not say which thread is the last */
+struct verdict { u64 key, mask; };        /* of a path: bit 0 nothing of it is sensitive; bit 1 + n: it is in the directory of own rule n */
+BPF_ARRAY(verdicts, struct verdict, NVERDICT * NCPU);
 BPF_PROG_ARRAY(jump, 64);
 #if URING
 #define NNOTED 4096
@@ -205,6 +221,12 @@ static inline int end(struct account *h) {
   h->phase = 0;
   *(volatile u64 *)&h->busy = 0;
   return 0;
+}
+
+/* One act more that is left out with its session. */
+static inline void count_left_out(struct account *h, u32 flags) {
+  u32 rule = S_RULE(flags);
+  if (rule) h->excluded[(rule - 1) & (EXCLUSIONS - 1)]++; else h->suppressed_quiet++;
 }
 
 /* Is this act the monitor's own? */

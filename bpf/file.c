@@ -114,7 +114,7 @@ static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, 
       if (s->file == low && s->ino == ino) ours = 0;
     }
   }
-  if (ours && s->flags & S_LEFT_OUT && !s->generation) { h->suppressed_quiet++; s->tag = 0; return end(h); }
+  if (ours && s->flags & S_LEFT_OUT && !s->generation) { count_left_out(h, s->flags); s->tag = 0; return end(h); }
   if (ours) {
     put_close(h, cpu, ts, tid, s, tag, slot, ret, nr, kf, op == OP_DUP2 ? WHY_DUP : WHY_CLOSE, 0);
     s->tag = 0;
@@ -173,7 +173,11 @@ int sys_exit(u64 *ctx) {
     if (s->flags & S_SOCKET) type = op == OP_READ ? SOCKET_RECEIVE : SOCKET_SEND;
     /* the task is made known first: after count_transfer nothing may start again */
     u32 bit = op == OP_READ ? S_READ : S_WRITE;
-    if (!(c->fold && s->flags & bit && ret >= 0) && !h->undefinable && !task_known(task, cpu)) { begin(h); jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    if (!(c->fold && s->flags & bit && ret >= 0)) {
+      ts = begin(h);
+      if (c->exclusions && ret >= 0 && !(s->flags & S_SOCKET) && h->asked != ts + h->phase) { jump.call(ctx, TAIL_EXCLUDE); return give_up(h, CLASS_FILE); }
+      if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    }
     if (count_transfer(h, c, s, op == OP_READ, ret)) return done(ctx, h, ret);
     ts = begin(h);
     put_event(h, cpu, ts, tid, type, s->key, ret, nr, kf, fd, slot, s, 0, s->flags & S_SOCKET ? CLASS_SOCKET : CLASS_FILE);
@@ -191,9 +195,9 @@ int sys_exit(u64 *ctx) {
   if (op != OP_WRITE) {
     int q = quiet(c, ts, f, inode, op == OP_OPEN);
     if (q == 2) {
-      u64 *v = verdict_of(cpu, key), salted = key ^ c->salt; if (!v) return end(h);
-      if ((*v | 1) != (salted | 1)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
-      q = *v & 1;
+      struct verdict *v = verdict_of(cpu, key); if (!v) return end(h);
+      if (v->key != (key ^ c->salt)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
+      q = v->mask & 1;
     }
     if (q && c->standard) {
       if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_LEFT_OUT, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
@@ -202,6 +206,7 @@ int sys_exit(u64 *ctx) {
     }
     if (q) kf |= KF_QUIET;
   }
+  if (c->exclusions && ret >= 0 && h->asked != ts + h->phase) { jump.call(ctx, TAIL_EXCLUDE); return give_up(h, CLASS_FILE); }
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (known_session) {    /* a session that was quiet so far: is it still? */
     if (!(kf & KF_QUIET)) s->flags &= S_LOUD;
@@ -253,22 +258,28 @@ int define_file(u64 *ctx) {
   return give_up(h, CLASS_FILE);
 }
 
-/* 1: it is one of the sensitive objects. Without a branch, as each would double the verifier's states at every level. */
-static inline u64 sensitive(struct config *c, u64 d) {
-  u64 inode = 0, ino = 0, sb = 0, found = 0, differs; u32 dev = 0, j;
+/* 1: these bits are all 0. Without a branch, as each would double the verifier's states at every level. */
+static inline u64 none(u64 differs) {
+  differs = (differs | differs >> 32) & 0xffffffff;
+  asm volatile("" : "+r"(differs));       /* else the compiler makes a comparison of it */
+  return (differs - 1) >> 63;
+}
+/* Bit 0: it is one of the sensitive objects; bit 1 + n: the directory of own rule n. */
+static inline u64 listed(struct config *c, u64 d) {
+  u64 inode = 0, ino = 0, sb = 0, found = 0; u32 dev = 0, j;
   KL(inode, d, OFF_dentry__d_inode); KL(ino, inode, OFF_inode__i_ino); KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev);
 #pragma unroll
   for (j = 0; j < 8; j++) {
-    differs = (c->sensitive_ino[j] ^ (u32)ino) | (c->sensitive_dev[j] ^ dev);
-    asm volatile("" : "+r"(differs));       /* else the compiler makes a comparison of it */
-    found |= (differs - 1) >> 63;
+    found |= none((c->sensitive_ino[j] ^ (u32)ino) | (c->sensitive_dev[j] ^ dev));
+    found |= none((c->exclusion[j].dir_ino ^ ino) | (c->exclusion[j].dir_dev ^ dev)) << (1 + j);
   }
   return found;
 }
-/* Tail: is the object, or a directory above it, one of the sensitive ones? The answer is kept under the path's key. */
+/* Tail: is the object, or a directory above it, one of the sensitive ones, or one that an own rule names? The answer is kept
+ * under the path's key. */
 int judge(u64 *ctx) {
   ENTER_CALL
-  u64 x, key, mnt = 0, d = 0, mp, root = 0, up = 0, parent = 0, loud = 0; u32 i; struct leaf l;
+  u64 x, key, mnt = 0, d = 0, mp, root = 0, up = 0, parent = 0, found = 0; u32 i; struct leaf l;
   if (op == OP_OPEN) x = ret; else CALL_FD(x)
   u64 f = fd_file(task, (u32)x); if (!f) return give_up(h, CLASS_FILE);
   key = file_key(f, c->seed, &l);
@@ -278,14 +289,14 @@ int judge(u64 *ctx) {
   u64 above = d;
 #pragma nounroll
   EACH(i, LEVELS, d) {
-    loud |= sensitive(c, above);
+    found |= listed(c, above);
     KL(parent, above, OFF_dentry__d_parent); if (parent == above) break;
     above = parent;
   }
-  if (i == LEVELS) loud = 1;
+  if (i == LEVELS) found |= 1;
 #pragma nounroll
   EACH(i, LEVELS, d) {
-    loud |= sensitive(c, d);
+    found |= listed(c, d) & 1;      /* a rule's directory is where an object stands, not where it is mounted */
     if (d == root) {
       KL(up, mp, OFF_mount__mnt_parent); if (up == mp) break;
       KL(d, mp, OFF_mount__mnt_mountpoint); mp = up; KL(root, mp, OFF_mount__mnt + OFF_vfsmount__mnt_root);
@@ -294,8 +305,8 @@ int judge(u64 *ctx) {
     KL(parent, d, OFF_dentry__d_parent); if (parent == d) break;
     d = parent;
   }
-  if (i == LEVELS) loud = 1;
-  u64 *v = verdict_of(cpu, key); if (v) *v = ((key ^ c->salt) & ~1ull) | (1 - loud);
+  if (i == LEVELS) found |= 1;
+  struct verdict *v = verdict_of(cpu, key); if (v) { v->key = key ^ c->salt; v->mask = found ^ 1; }
   jump.call(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }

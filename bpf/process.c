@@ -229,7 +229,7 @@ static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, 
     u32 fd = from + i; if (fd > to) return 0;
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot);
     if (!s || s->tag != tag) continue;
-    if (s->flags & S_LEFT_OUT && !s->generation) h->suppressed_quiet++;
+    if (s->flags & S_LEFT_OUT && !s->generation) count_left_out(h, s->flags);
     else put_close(h, cpu, ts, tid, s, tag, slot, 0, nr, 0, why, 1);
     s->tag = 0;
   }

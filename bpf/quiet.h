@@ -37,7 +37,7 @@ static inline int quiet(struct config *c, u64 ts, u64 f, u64 inode, int opened) 
   }
   return 0;
 }
-static inline u64 *verdict_of(u32 cpu, u64 key) { u32 i = (key >> 1 & (NVERDICT - 1)) + cpu * NVERDICT; return verdicts.lookup(&i); }
+static inline struct verdict *verdict_of(u32 cpu, u64 key) { u32 i = (key >> 1 & (NVERDICT - 1)) + cpu * NVERDICT; return verdicts.lookup(&i); }
 
 /* Tail: a call that may have set the clock. What was changed under either clock is suspect; so is what the jump has made old. */
 int clock_set(u64 *ctx) {

@@ -157,10 +157,7 @@ class Monitor(Steered):
             if now >= next_beat:
                 next_beat = now + self.config.heartbeat_interval_s
                 told = on_heartbeat(self.config.output_dir / "ship", f"{self.epoch:016x}", self.ledger.balance())
-                members: Document = {"ledger": told}
-                if self.hasher is not None:
-                    members["hash"] = self.hasher.status()
-                self.pipeline.make("monitor_heartbeat", members)
+                self.pipeline.make("monitor_heartbeat", {"ledger": told} | self.beside_ledger())
             if now >= next_totals:
                 next_totals = now + self.config.fold_interval_s
                 self.pipeline.report_open()
@@ -358,6 +355,7 @@ class Monitor(Steered):
             "resident_bytes": resident_bytes(),
             "ledger": ledger,
             "hash": self.hasher.status() if self.hasher is not None else None,
+            "exclusions": self.excluded(),
         }
 
     def off(self) -> dict[str, str]:

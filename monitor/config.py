@@ -15,9 +15,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_args, get_origin
 
-from monitor import config_file, rotation
+from monitor import config_exclusions, config_file, rotation
 from monitor.config_file import Node, Refused, absolute_path, choice, described, dotted, integer, mismatch, nearest
-from monitor.config_keys import KEYS, Config, EsConfig, Key, Labels
+from monitor.config_keys import KEYS, Config, EsConfig, Exclusions, Key, Labels
 
 ConfigError = config_file.ConfigError
 DEFAULT_PATHS = (Path("/var/config.json"), Path("/etc/ebpf-monitor/config.json"))
@@ -162,14 +162,21 @@ class _Reader:
                 self.refuse(str(mismatch("a string or a list of strings", node.value)), node, key.name)
             return (self.scalar(key, kind, node, key.name),)
         if not isinstance(node.value, list):
-            self.refuse(str(mismatch("a list of strings", node.value)), node, key.name)
+            wanted = "a list of objects" if key.type == Exclusions else "a list of strings"
+            self.refuse(str(mismatch(wanted, node.value)), node, key.name)
         entries = node.value
         if key.maximum is not None and not (key.minimum or 0) <= len(entries) <= key.maximum:
             self.refuse(f"{len(entries)} entries; allowed: {_range(key)}", node, key.name)
         result: list[object] = []
         for position, entry in enumerate(entries):
             where = f"{key.name}[{position}]"
-            value = self.scalar(key, kind, entry, where)
+            if key.type == Exclusions:
+                value: object = config_exclusions.read(entry, where, self.refuse)
+                names = [getattr(rule, "name", "") for rule in (*result, value)]
+                if names[-1] in names[:-1]:
+                    self.refuse(f"two rules have the name {names[-1]}", entry, where)
+            else:
+                value = self.scalar(key, kind, entry, where)
             if value in result:
                 self.refuse(f"the same entry as {key.name}[{result.index(value)}]", entry, where)
             result.append(value)
@@ -301,6 +308,8 @@ def _plain(key: Key, value: Any) -> Any:
     """A value as JSON has it."""
     if key.type == Labels:
         return dict(value)
+    if key.type == Exclusions:
+        return [config_exclusions.plain(rule) for rule in value]
     if isinstance(value, tuple):
         entries = [str(entry) for entry in value]
         return entries[0] if key.single and len(entries) == 1 else entries
@@ -365,6 +374,8 @@ def _allowed(key: Key) -> str:
 def _type_name(key: Key) -> str:
     if key.type == Labels:
         return "object of strings"
+    if key.type == Exclusions:
+        return "list of objects"
     if get_origin(key.type) is tuple:
         return "string or list of strings" if key.single else "list of strings"
     return {bool: "boolean", int: "integer"}.get(key.type, "string")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from monitor.config_exclusions import Exclusion
 from monitor.config_file import Refused
 
 MIB = 1 << 20
@@ -27,6 +28,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 IndexPeriod = Literal["day", "hour"]
 Labels = tuple[tuple[str, str], ...]
 """An object of strings, as pairs in the order of their names."""
+Exclusions = tuple[Exclusion, ...]
+"""A list of objects."""
 Rule = Callable[[Any], Any]
 
 
@@ -249,6 +252,10 @@ class Config:
     sensitive_paths: tuple[Path, ...] = _key(
         tuple(map(Path, ("/etc", "/root", "/boot", "/usr/lib/systemd", "/var/spool/cron"))),
         "Directories and files under which nothing is quiet.", minimum=0, maximum=8, allowed="absolute paths", live=True,
+    )  # fmt: skip
+    exclusions: Exclusions = _key(
+        (), "Own rules for opens, reads and writes of files that are left out, whatever `profile` says: see below.",
+        minimum=0, maximum=8, allowed="objects with the members below", live=True,
     )  # fmt: skip
     args_limit_bytes: int = _key(
         8192,

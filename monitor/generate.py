@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from monitor import config, coverage, events, fields, kibana, mapping, rules
+from monitor import config, config_exclusions, coverage, events, fields, kibana, mapping, rules
 from monitor.config_keys import EsConfig
 from monitor.model import EventType, Layout, Shown
 
@@ -178,7 +178,8 @@ def configuration_page() -> str:
         "event with the keys that changed; one that is wrong, that touches a key that is not live, or that meets\n"
         "`locked` is refused as a whole: the reason is said, logged and shown by `status`, and the configuration before stays\n"
         "in effect. `systemctl reload` reads the files again.\n\n"
-        f"{config.reference()}"
+        f"{config.reference()}\n"
+        f"{config_exclusions.reference()}"
     )
 
 

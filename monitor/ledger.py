@@ -14,7 +14,7 @@ from monitor.model import SCHEMA
 from monitor.order import Gap
 from monitor.pipeline import Counts
 
-_CPU_WORDS, _CPUS_AT = 16, 64
+_CPU_WORDS, _CPUS_AT, _EXCLUDED_AT = 16, 64, 48
 _COUNTERS = (
     *range(rings.REFUSED_RING, rings.REFUSED_RING + 3),
     *range(rings.REFUSED_CONTROL, rings.REFUSED_CONTROL + 3),
@@ -48,6 +48,8 @@ class State:
     sequence: int = 1
     counts: Counts = field(default_factory=Counts)
     cpus: list[CpuState] = field(default_factory=list)
+    excluded: list[int] = field(default_factory=lambda: [0] * rings.EXCLUSIONS)
+    """what each own rule's place has counted, of all CPUs together"""
 
     def words(self) -> list[int]:
         """As 64-bit words for the commit page."""
@@ -63,7 +65,8 @@ class State:
             len(self.cpus),
             *vars(self.counts).values(),
         ]
-        found = head + [0] * (_CPUS_AT - len(head))
+        found = [*head, *[0] * (_EXCLUDED_AT - len(head)), *self.excluded]
+        found += [0] * (_CPUS_AT - len(found))
         for cpu in self.cpus:
             row = [cpu.position, cpu.expected, *cpu.counters]
             found += row + [0] * (_CPU_WORDS - len(row))
@@ -84,6 +87,7 @@ class State:
             sequence,
             counts,
             [CpuState(row[0], row[1], row[2 : 2 + len(_COUNTERS)]) for row in rows],
+            words[_EXCLUDED_AT : _EXCLUDED_AT + rings.EXCLUSIONS],
         )
 
 
@@ -118,12 +122,25 @@ def retold(untold: list[dict[str, Any]], lines: int, reason: str, epoch: str) ->
 class Ledger:
     """Counts of one log epoch. `base` is the state that the epoch began with, `accounts` the kernel's own counters."""
 
-    def __init__(self, accounts: Words, base: list[CpuState], counts: Counts, *, dies: bool = False) -> None:
-        """`dies`: the control lane's buffers are the reader's own and die with it."""
+    def __init__(
+        self,
+        accounts: Words,
+        base: list[CpuState],
+        counts: Counts,
+        *,
+        dies: bool = False,
+        excluded: list[int] | None = None,
+        names: list[str] | None = None,
+    ) -> None:
+        """`dies`: the control lane's buffers are the reader's own and die with it. `excluded`: what the own rules' places had
+        counted before this epoch; `names`: whose they are, "" for nobody's."""
         self._accounts = accounts
         self._base = base
         self._told = [list(cpu.counters[:6]) for cpu in base]
         self.counts = counts
+        self._places = [""] * rings.EXCLUSIONS if names is None else names
+        self._begun = [0] * rings.EXCLUSIONS if excluded is None else excluded
+        self._excluded: dict[str, int] = {}
         self._levels = [0] * len(base)
         self._switches = [cpu.counters[-1] for cpu in base]
         self._died = 0
@@ -133,6 +150,23 @@ class Ledger:
         """The kernel's counters of one CPU that a state keeps; refusals and pressure as far as records have told them."""
         now = [int(self._accounts[cpu, at]) for at in _COUNTERS]
         return [*self._told[cpu], *now[6:-1], self._switches[cpu]]
+
+    def excluded(self) -> list[int]:
+        """What each own rule's place has counted, of all CPUs together."""
+        return [int(self._accounts[:, rings.EXCLUDED + place].sum()) for place in range(rings.EXCLUSIONS)]
+
+    def rename(self, names: list[str]) -> None:
+        """The own rules' places belong to these names now; what was counted until here stays with the names before."""
+        self._excluded, self._begun = self.exclusions(), self.excluded()
+        self._places = names + [""] * (rings.EXCLUSIONS - len(names))
+
+    def exclusions(self) -> dict[str, int]:
+        """What each own rule has left out in this epoch; those that hold, and those that have counted."""
+        found = dict(self._excluded)
+        for name, begun, now in zip(self._places, self._begun, self.excluded(), strict=True):
+            if name or now > begun:
+                found[name] = found.get(name, 0) + now - begun
+        return found
 
     def _since(self, at: int, index: int) -> int:
         return sum(int(self._accounts[cpu, at]) - base.counters[index] for cpu, base in enumerate(self._base))
@@ -144,6 +178,7 @@ class Ledger:
             for lane, name in enumerate(_REASONS)
         }
         suppressed = {name: self._since(_COUNTERS[6 + i], 6 + i) for i, name in enumerate(("self", "profile", "quiet"))}
+        suppressed["exclusions"] = sum(self.exclusions().values())
         numbered = sum(int(self._accounts[cpu, rings.SEQ]) - base.expected for cpu, base in enumerate(self._base))
         submitted = numbered - sum(refused.values())
         counts = self.counts

@@ -123,6 +123,11 @@ def _ledger(found: Status) -> Iterator[Metric]:
         for key, value in member(ledger, name).items():
             family.add_metric([key], value)
         yield family
+    doc = "Acts that an own rule has left out: the parts of suppressed exclusions."
+    family = CounterMetricFamily(f"{PREFIX}_events_excluded", doc, labels=["exclusion"])
+    for name, rule in member(found.last, "exclusions").items():
+        family.add_metric([name], rule["count"])
+    yield family
 
 
 def registry(read: Callable[[], Status]) -> CollectorRegistry:

@@ -79,7 +79,14 @@ def announce(
     ]
     capture.commit.write(
         replace(
-            after, device=at.device, inode=at.inode, offset=at.offset, length=length, epoch=epoch, cpus=rows
+            after,
+            device=at.device,
+            inode=at.inode,
+            offset=at.offset,
+            length=length,
+            epoch=epoch,
+            cpus=rows,
+            excluded=ledger.excluded(),
         ).words()
     )
 
@@ -95,7 +102,8 @@ def unread(directory: Path) -> int:
         return 0
     try:
         cpus, size = bpf.map_info(accounts).max_entries, bpf.map_info(page).value_size
-        words = bpf.map_array(accounts, cpus * rings.ACCOUNT_WORDS * 8).view("i8").reshape(cpus, rings.ACCOUNT_WORDS)
+        each = bpf.map_info(accounts).value_size
+        words = bpf.map_array(accounts, cpus * each).view("i8").reshape(cpus, each // 8)
         commit = CommitPage(bpf.map_array(page, size))
         rows = State.from_words(commit.read()).cpus if commit.used else []
         return max(0, int(words[:, rings.SEQ].sum()) - sum(row.expected for row in rows))

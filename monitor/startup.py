@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from monitor import delivery, describe, events, recording, recovery, replay
+from monitor import delivery, describe, events, exclusions, recording, recovery, replay
 from monitor.clock import WallClock
 from monitor.config import Sources
 from monitor.config_keys import Config
@@ -71,6 +71,8 @@ class Startup:
     delivery: Delivery | None = None
     watch: Watch | None = None
     """over what was pinned and attached; None before that"""
+    waiting: dict[str, str] = field(default_factory=dict)
+    """own rules that match nothing for now, and why"""
     _configured: tuple[object, ...] = ()
 
     def open(self) -> None:
@@ -193,7 +195,14 @@ class Startup:
         self.users = UserNames()
         origin = self._origin()
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
-        self.ledger = Ledger(self.capture.accounts, state.cpus, counts, dies=self.shape.perf)
+        self.ledger = Ledger(
+            self.capture.accounts,
+            state.cpus,
+            counts,
+            dies=self.shape.perf,
+            excluded=state.excluded,
+            names=self.capture.exclusion_names(),
+        )
         self.order = order
         self._screen()
         self.settled = Settled(self.capture.calm, self.config.quiet_age_s)
@@ -231,6 +240,21 @@ class Startup:
             self.beside()
             self.hasher.close()
 
+    def excluded(self) -> dict[str, dict[str, Any]]:
+        """What each own rule has left out in this run, and why one matches nothing for now."""
+        found: dict[str, dict[str, Any]] = {name: {"count": count} for name, count in self.ledger.exclusions().items()}
+        for name, reason in self.waiting.items():
+            found[name]["waiting"] = reason
+        return found
+
+    def beside_ledger(self) -> dict[str, Any]:
+        """What a heartbeat says beside the ledger."""
+        found: dict[str, Any] = {"hash": self.hasher.status()} if self.hasher is not None else {}
+        counts = self.ledger.exclusions()
+        if counts:
+            found["exclusions"] = [{"name": name, "count": count} for name, count in counts.items()]
+        return found
+
     def _origin(self) -> Origin:
         return Origin(self.host, f"{self.epoch:016x}", self.config.tags, self.config.labels)
 
@@ -266,7 +290,9 @@ class Startup:
         self.settled.quiet_age_s = self.config.quiet_age_s
         self.settled.look()
         sensitive = [found for path in self.config.sensitive_paths if (found := describe.stat_identity(str(path)))]
-        now = (tuple(sensitive), self.clock.offset_ns // 1_000_000_000)
+        rules, waiting = exclusions.resolved(self.config.exclusions)
+        self._say_waiting(waiting)
+        now = (tuple(sensitive), self.clock.offset_ns // 1_000_000_000, rules)
         if now == self._configured:
             return
         self._configured = now
@@ -279,6 +305,15 @@ class Startup:
             self.clock.offset_ns,
             tuple(sensitive),
             self.config.exec_environment,
+            rules,
         )
         operations = uring.calls(self.config.profile) if self.shape.uring else {}
         self.capture.configure(wanted, probes.calls(self.config.profile) | operations)
+        self.ledger.rename([rule.name for rule in rules])
+
+    def _say_waiting(self, waiting: dict[str, str]) -> None:
+        """Own rules that match nothing for now: said once for each reason."""
+        for name, reason in waiting.items():
+            if self.waiting.get(name) != reason:
+                self.options.say(f"exclusion {name} leaves nothing out: {reason}")
+        self.waiting = waiting

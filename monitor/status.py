@@ -89,6 +89,7 @@ class Status:
             "gb_per_day": None if self.gb_per_day is None else round(self.gb_per_day, 3),
             "gb_per_day_from": None if self.gb_per_day is None else "today" if self.today else "this run",
             "ledger": ledger | self._shipped_side(), "delivery": self.delivery,
+            "exclusions": member(last, "exclusions"),
         }  # fmt: skip
 
     @property
@@ -314,6 +315,10 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "lost", f"{loss['total']:,} events" + (f" ({parts})" if parts else "")
     if status.gb_per_day is not None:
         yield "volume", f"{status.gb_per_day:.2f} GB per day at the rate of {found['gb_per_day_from']}"
+    for name, rule in member(last, "exclusions").items():
+        yield "exclusion", f"{name}: {_number(rule.get('count'))} acts left out" + (
+            f"; NOT IN EFFECT: {rule['waiting']}" if rule.get("waiting") else ""
+        )
     if last.get("sync_failures"):
         yield "disk", f"{_number(last['sync_failures'])} syncs failed"
     if last.get("config_problem"):

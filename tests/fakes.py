@@ -466,5 +466,8 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
         path = prefix + name
         if isinstance(value, Mapping) and path not in ("ebpf.raw", "labels"):
             yield from leaves(value, path + ".")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for one in value:
+                yield from leaves(one, path + ".")
         else:
             yield path, value

@@ -668,6 +668,7 @@ MADE: dict[str, Callable[[], encode.Document]] = {
         "tamper": {"kind": "monitor_stopped", "object": "process 311", "repaired": True, "paused_ms": 4012}
     },
     "monitor_heartbeat": lambda: {
+        "exclusions": [{"name": "backup", "count": 3}],
         "ledger": _ledger(),
         "hash": {"known": 411, "computed": 90, "skipped": dict.fromkeys(hashing.REASONS, 0) | {"gone": 2}},
     },

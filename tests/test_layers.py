@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "clock",
         ),
         *("procfs", "enrich", "names", "naming", "proctable"),  # who did it
-        *("redact", "redact_rules", "hashing", "quiet"),  # what is masked and added before
+        *("redact", "redact_rules", "hashing", "quiet", "exclusions"),  # what is masked and added before
         *(
             "log",
             "logfiles", "scan", "retention",
@@ -69,7 +69,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("ship", "sinks"),  # the log to where people search
     ),
     # one declaration per key
-    "configuration": ("config", "config_keys", "config_file", "embedded", "rotation"),
+    "configuration": ("config", "config_keys", "config_exclusions", "config_file", "embedded", "rotation"),
     # the catalogue: data
     "catalogue": ("events", "fields", "mapping"),
     # types, no input or output

@@ -209,3 +209,21 @@ def test_losses_in_a_batch_that_was_given_up_are_told_again_and_lines_add_up() -
     assert second == [ring, unwritten(112, "ENOSPC", EPOCH)]
     third = retold(second, 5, "EIO", EPOCH)
     assert [one["loss"]["count"] for one in third] == [7, 5, 112]
+
+
+def test_counts_of_own_rules_stay_with_their_names_and_add_up_over_a_kill() -> None:
+    capture = FakeCapture()
+    capture.accounts[0, rings.EXCLUDED] = 5
+    state = State(cpus=[CpuState(), CpuState()], excluded=[5, *[0] * 7])
+    assert State.from_words(state.words()).excluded == state.excluded
+    ledger = Ledger(capture.accounts, state.cpus, Counts(), excluded=state.excluded, names=["a", *[""] * 7])
+    capture.accounts[:, rings.EXCLUDED] += 2
+    assert ledger.exclusions() == {"a": 4}
+    ledger.rename(["b", "a"])
+    capture.accounts[1, rings.EXCLUDED] += 10
+    capture.accounts[1, rings.EXCLUDED + 1] += 1
+    assert ledger.exclusions() == {"a": 5, "b": 10}
+    ledger.rename([])
+    balance = ledger.balance()
+    assert ledger.exclusions() == {"a": 5, "b": 10}
+    assert (balance["suppressed"]["exclusions"], balance["kernel_seen"]) == (15, 15)

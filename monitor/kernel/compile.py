@@ -30,6 +30,7 @@ SOURCES = (
     "context.h",
     "process.c",
     "file.c",
+    "exclude.c",
     "names.c",
     "hooks.c",
     "privilege.c",

@@ -188,6 +188,7 @@ TAILS = (
     "kernel_act",
     "clock_set",
     "hooked_names",
+    "exclude",
 )
 """Programs that are reached by tail calls, in the order of the jump table."""
 _PROGRAMS = {

@@ -29,7 +29,8 @@ HEAD, SEQ, BUSY, FOLDED, LEVEL, UNDEFINABLE, SUBMITTED_CONTROL = range(7)
 TAIL = 8
 REFUSED_RING, REFUSED_CONTROL = 16, 20
 SELF, PROFILE, QUIET, DEFINED, UNSTABLE, SWITCHES = range(24, 30)
-ACCOUNT_WORDS = 32
+EXCLUDED, EXCLUSIONS = 32, 8
+ACCOUNT_WORDS = 40
 # words of struct calm (bpf/quiet.h); behind them the devices, 32 bits each
 CHANGES, SEEN, SUSPECT_FROM, SUSPECT_TO, TAI_OFFSET, DEVICES = range(6)
 KNOWN_FILE_SYSTEMS = 32
@@ -41,7 +42,31 @@ CALLS = 2048
 _JOURNAL_AT = 1 << 19
 _STUCK_NS = 1_000_000_000
 _SLOT_WORDS = 16640  # 1,036 CPUs
-_CONFIG = struct.Struct("<4I4I4Qq8I8I16QQQ")
+_CONFIG = struct.Struct("<4I4I4Qq8I8I16QII704sQQ")
+_EXCLUSION = struct.Struct("<4Q6I32s")
+_EXCLUSIONS_AT = _CONFIG.size - 16 - EXCLUSIONS * _EXCLUSION.size  # two words before: how many hold, and the turn
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """An own rule as the programs take it (struct exclusion of bpf/common.h); `selects` and `events` are bits."""
+
+    name: str
+    selects: int
+    events: int
+    executable: tuple[int, int] = (0, 0)
+    """(inode, kernel device number), as of `directory`"""
+    directory: tuple[int, int] = (0, 0)
+    magic: int = 0
+    cgroup: int = 0
+    device: int = 0
+    uid: int = 0
+
+    def pack(self) -> bytes:
+        """struct exclusion."""
+        words = (self.executable[0], self.directory[0], self.magic, self.cgroup)
+        halves = (self.executable[1], self.directory[1], self.device, self.uid, self.selects, self.events)
+        return _EXCLUSION.pack(*words, *halves, self.name.encode())
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,8 @@ class KernelConfig:
     """(inode, kernel device number), at most 8"""
     environment: tuple[str, ...] = ()
     """names of environment variables that an exec tells, at most 4, each of at most 15 bytes"""
+    exclusions: tuple[Exclusion, ...] = ()
+    """own rules, at most EXCLUSIONS"""
 
     def _variables(self) -> tuple[int, ...]:
         """16 bytes of "NAME=" and a mask of those that count, four words for each of four: unused ones repeat the first."""
@@ -68,7 +95,7 @@ class KernelConfig:
             found += struct.unpack("<4Q", text.ljust(16, b"\0") + (b"\xff" * len(text)).ljust(16, b"\0"))
         return tuple(found) or (0,) * 16
 
-    def pack(self, seed: int) -> bytes:
+    def pack(self, seed: int, turn: int = 0) -> bytes:
         """struct config of bpf/common.h."""
         own = [*self.own, *((0, 0),) * (4 - len(self.own))]
         kept = [*self.sensitive, *((0, 0),) * (8 - len(self.sensitive))]
@@ -83,8 +110,11 @@ class KernelConfig:
             *(ino & 0xFFFFFFFF for ino, _ in kept),
             *(dev for _, dev in kept),
             *self._variables(),
+            len(self.exclusions),
+            turn,
+            b"".join(one.pack() for one in self.exclusions),
             seed,
-            zlib.crc32(repr(kept).encode()) << 8,
+            zlib.crc32(repr((kept, [one.directory for one in self.exclusions])).encode()) << 8,
         )
 
 
@@ -169,6 +199,7 @@ class Capture:
         self._calls = self._map("calls", 8 * CALLS).view(np.int64)
         self._answer = self._map("answer", -(-(SCRATCH + CONTROL.size) // 4096) * 4096)
         self._whoami = bpf.obj_get(directory / "prog_whoami")
+        self._turn = int.from_bytes(os.urandom(4), "little")
         self._written: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
         self.lane = self._open_lane()
 
@@ -187,8 +218,9 @@ class Capture:
             int.from_bytes(self._config[seed_at : seed_at + 8].tobytes(), "little")
             or int.from_bytes(os.urandom(8), "little") | 1
         )
+        self._turn = self._turn + 1 & 0xFFFFFFFF
         self._written = {
-            "config": (self._config[: _CONFIG.size], np.frombuffer(wanted.pack(seed), np.uint8)),
+            "config": (self._config[: _CONFIG.size], np.frombuffer(wanted.pack(seed, self._turn), np.uint8)),
             # mmapable arrays round each value up to 8 bytes
             "calls": (self._calls, np.array([calls.get(index, 0) for index in range(CALLS)], np.uint64).view(np.int64)),
         }
@@ -199,8 +231,19 @@ class Capture:
         changed = [name for name, (there, wanted) in self._written.items() if not np.array_equal(there, wanted)]
         for name in changed:
             there, wanted = self._written[name]
-            there[:] = wanted
+            if name == "config":  # no program may take half of a rule for one: none holds until all are written
+                holding = slice(_EXCLUSIONS_AT - 8, _EXCLUSIONS_AT - 4)
+                there[holding] = 0
+                there[: holding.start], there[holding.stop :] = wanted[: holding.start], wanted[holding.stop :]
+                there[holding] = wanted[holding]
+            else:
+                there[:] = wanted
         return changed
+
+    def exclusion_names(self) -> list[str]:
+        """Whose own rules the programs count at each place; "" where there is none."""
+        words = self._config[_EXCLUSIONS_AT : _EXCLUSIONS_AT + EXCLUSIONS * _EXCLUSION.size].tobytes()
+        return [fields[-1].rstrip(b"\0").decode("ascii", "replace") for fields in _EXCLUSION.iter_unpack(words)]
 
     def cut(self, now: int) -> int:
         """The time below which nothing more can come: no program in flight has an earlier time stamp.
