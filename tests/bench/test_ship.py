@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -17,12 +18,14 @@ import orjson
 import pytest
 
 from monitor.config_keys import EsConfig
-from monitor.sinks.elasticsearch import NDJSON
+from monitor.sinks.credentials import Credentials
+from monitor.sinks.elasticsearch import NDJSON, Connection, EsError
 from tests.elasticsearch.scene import Log, Scene, write_config
 from tests.elasticsearch.server import Server, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("EBPF_MONITOR_BENCH") == "full"
+OUTAGE_S = float(os.environ.get("EBPF_MONITOR_SHIP_OUTAGE", "5"))
 pytestmark = pytest.mark.elasticsearch
 
 
@@ -88,6 +91,52 @@ def test_a_server_that_only_answers(tmp_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.skipif(not FULL, reason="an outage of some length is for make bench")
+def test_a_backlog_of_a_long_outage(tmp_path: Path) -> None:
+    """20,000 lines a second while nothing listens; then each is delivered once, in bounded memory, from within 10 s on."""
+    port, count = free_port(), int(20_000 * OUTAGE_S)
+    scene = Scene(tmp_path / "s", EsConfig(es_host=("127.0.0.1",), es_port=port, secure=False, batch_size=2000))
+    scene.log.append(1)
+    command = [sys.executable, "-m", "monitor", "ship", "--config", str(write_config(scene))]
+    with (tmp_path / "said").open("wb") as said:
+        shipper = subprocess.Popen(command, cwd=ROOT, stderr=said, stdout=said)
+    server = None
+    try:
+        started = time.monotonic()
+        while scene.log.sequence < count:
+            scene.log.append(min(4000, count - scene.log.sequence))
+            time.sleep(max(0.0, started + scene.log.sequence / 20_000 - time.monotonic()))
+        answering = [sys.executable, str(ROOT / "tests" / "bench" / "answering.py"), str(port), str(count)]
+        server = subprocess.Popen(answering)
+        connection, up, healthy, most = Connection(scene.es, Credentials("", "")), time.monotonic(), 0.0, 0
+        told = {"once": 0, "again": 0}
+        while told["once"] < count:
+            time.sleep(0.2)
+            with contextlib.suppress(EsError):
+                told = orjson.loads(connection.perform("GET", "/seen").body)
+            healthy = healthy or (time.monotonic() - up if told["once"] else 0.0)
+            assert shipper.poll() is None
+            assert time.monotonic() - up < 60 + count / 10_000, told
+            most = max(most, high_water(shipper.pid))
+        seconds = time.monotonic() - up
+        shipper.terminate()
+        assert shipper.wait(30) == 0
+        print(
+            f"\n{up - started:.0f} s away, {count:,} lines: delivering again after {healthy:.1f} s, {count / seconds:,.0f}/s, "
+            f"{most // 1024} MB at most, {scene.counts()}"
+        )
+        assert told == {"once": count, "again": 0}
+        assert scene.counts()["created"] == count
+        assert healthy < 10
+        assert most <= 128 * 1024
+        assert b"Traceback" not in (tmp_path / "said").read_bytes()
+    finally:
+        for process in (shipper, server):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def prepare(server: Server, name: str) -> None:

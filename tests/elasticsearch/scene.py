@@ -84,7 +84,8 @@ class Log:
 
     def sync(self) -> None:
         """Publishes the durable point at the end of the live file."""
-        data = self.live.read_bytes()[:65536]
+        with self.live.open("rb") as file:
+            data = file.read(65536)
         first = orjson.loads(data.split(b"\n")[0])["event"]["id"] if data else None
         point = Durable(self.epoch, self.sequence, first, self.live.stat().st_size)
         fd = os.open(self.directory / DURABLE_NAME, os.O_RDWR | os.O_CREAT, 0o640)
