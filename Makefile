@@ -31,7 +31,7 @@ test-system: ## install the package in a container with a real systemd and test 
 	@scripts/setup.sh test
 	EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) tests/service $(ARGS)
 
-test-kernels: ## boot Debian's kernels (5.10 to the newest) in qemu and run the real-kernel tests there; slow (LINES='6.1 6.12': only these)
+test-kernels: ## boot Debian's kernels (6.1 to the newest; 5.10 must be refused) in qemu and run the real-kernel tests there; slow (LINES='6.1 6.12': only these)
 	@scripts/setup.sh kernels
 	$(PY) -m tests.kernels.boot $(LINES)
 
@@ -64,6 +64,7 @@ release: ## package, checksums, SBOM, and with SIGNING_KEY=ID a detached signatu
 gen: ## write the generated files anew from monitor/events/
 	@scripts/setup.sh run
 	$(PY) -m monitor.generate
+	$(PY) -m tests.kernels.page
 
 lock: ## pin the newest versions in requirements.lock
 	@scripts/setup.sh lock

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor import events
+from monitor.doctor import FEATURES
 from tests.kernels import guest, packages, page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,26 +31,32 @@ WARM = ".venv/bin/python -m pytest -q tests/test_fastpath.py tests/test_pipeline
 SCRIPT = """
 .venv/bin/ebpf-monitor run --duration 3 || exit 2
 .venv/bin/ebpf-monitor search --event monitor_start -o json >/tmp/start.json
-exec .venv/bin/python -m pytest -q -p tests.kernels.one_monitor --durations=10 --junitxml=/tmp/report.xml {files}
+tests=".venv/bin/python -m pytest -q -p tests.kernels.one_monitor"
+$tests --durations=10 --junitxml=/tmp/report.xml {files} && exit 0
+exec $tests --last-failed --junitxml=/tmp/again.xml {files}
 """
-FILES = ("/tmp/start.json", "/tmp/report.xml")
+FILES = ("/tmp/start.json", "/tmp/report.xml", "/tmp/again.xml")
 
 
 @dataclass
 class Result:
-    """What one kernel did. `failed` and `skipped` have the tests with the first line of why, `catalogue` the events of that day,
-    `start` the members of its monitor_start."""
+    """What one kernel did. `tests` are the modules that ran, `failed` and `skipped` have the tests with the first line of why, `again`
+    those that passed only when they were run once more, `catalogue` the events of that day, `start` the members of its monitor_start,
+    `why` what each feature is for."""
 
     line: str
     release: str
     day: str
     catalogue: list[str]
+    tests: str = TESTS
     starts: bool = False
     problem: str = ""
     passed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
     start: dict[str, Any] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=lambda: dict(FEATURES))
     seconds: int = 0
 
     @property
@@ -71,6 +78,8 @@ class Result:
                 self.skipped[name] = skip.get("message") or ""
             else:
                 self.passed += 1
+                if self.failed.pop(name, None) is not None:
+                    self.again.append(name)
 
 
 def boot(line: str, disk: Path) -> Result:
@@ -90,9 +99,10 @@ def boot(line: str, disk: Path) -> Result:
     else:
         said = re.search(r"^ebpf-monitor: (.*)$", outcome.text, re.MULTILINE)
         result.problem = said.group(1) if said else outcome.text[-1000:]
-    if report := outcome.files.get("/tmp/report.xml"):
+    reports = [found for name in FILES[1:] if (found := outcome.files.get(name))]
+    for report in reports:
         result.read_report(report)
-    elif result.starts:
+    if result.starts and not reports:
         result.problem = f"the tests left no report: {outcome.text[-1000:]}"
     return result
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from monitor import events
-from monitor.doctor import FEATURES
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = Path(__file__).with_name("results.json")
@@ -32,8 +31,8 @@ each host. Layouts and the compiler are checked for all of them, and for arm64, 
 _ARM = """
 ## arm64
 
-The members lie where the programs read them and the programs compile for the newest kernel's arm64 package. Nothing has run there: no
-arm64 kernel was booted, and the table of system calls is x86-64's, so that the monitor refuses to start.
+The members of Debian's 6.12 kernel for arm64 lie where the programs read them, and the programs compile for it. Nothing has run there:
+no arm64 kernel was booted, and the only table of system calls is x86-64's, so that the monitor refuses to start.
 """
 
 
@@ -64,7 +63,7 @@ def _row(one: dict[str, Any]) -> str:
         return f"| {one['release']} | does not start | - | {'; '.join(_lacks(one)) or one['problem']} |"
     gives = len(events.EVENT) - len(absent(one)) - len(untried(one))
     told = [f"no {name}" for name in absent(one)]
-    told += [FEATURES[name] for name in one["start"]["missing"]]
+    told += [one["why"][name] for name in one["start"]["missing"]]
     tests = f"{one['passed']} passed, {len(one['failed'])} failed, {len(one['skipped'])} skipped"
     return f"| {one['release']} | {gives} of {len(events.EVENT)} | {tests} | {'; '.join(told) or '-'} |"
 
@@ -83,16 +82,19 @@ def table(found: dict[str, Any]) -> str:
 
 def _section(one: dict[str, Any]) -> list[str]:
     notes = [f"booted {one['day']}, {one['seconds'] / 60:.0f} minutes"]
+    if one["starts"]:
+        notes.append(f"ran: {one['tests']}")
     if one["problem"]:
         notes.append(f"it says: {one['problem']}")
     if one["starts"]:
         notes += [f"not given: `{name}`" for name in absent(one)]
         notes += [f"in the catalogue since, not tried: `{name}`" for name in untried(one)]
-        notes += [f"missing: `{name}`: {FEATURES[name]}" for name in one["start"]["missing"]]
+        notes += [f"missing: `{name}`: {one['why'][name]}" for name in one["start"]["missing"]]
         word = ", ".join(f"`{name}`" for name in _by_word(one)) or "none"
         notes.append(f"acts by name whose name is the caller's word: {word}")
         notes.append("hooks: " + ", ".join(f"`{hook}`" for hook in one["start"]["hooks"]))
     notes += [f"failed: `{name}`: {why}" for name, why in one["failed"].items()]
+    notes += [f"passed when it was run once more: `{name}`" for name in one["again"]]
     notes += [f"skipped: `{name}`: {why}" for name, why in one["skipped"].items()]
     return ["", f"## {one['release']}", "", *(f"* {note}" for note in notes)]
 
