@@ -75,6 +75,7 @@ class Result:
             if bad is not None:
                 self.failed[name] = ((bad.get("message") or "").splitlines() or [bad.tag])[0][:300]
             elif skip is not None:
+                self.failed.pop(name, None)
                 self.skipped[name] = skip.get("message") or ""
             else:
                 self.passed += 1

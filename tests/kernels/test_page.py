@@ -30,7 +30,8 @@ def test_an_event_that_came_later_is_not_counted_as_given() -> None:
 
 def test_the_boots_know_today_s_kernels_events_and_features() -> None:
     found = page.results()
-    assert list(found) == list(packages.SUITES)
+    assert list(found) == [line for line in packages.SUITES if line in found]
+    assert found.keys() >= {"5.10", "6.1", "6.12"}
     for line, one in found.items():
         assert one["starts"] == (line not in packages.REFUSED)
         assert set(one["start"].get("events", ())) <= set(one["catalogue"])
