@@ -66,6 +66,7 @@ class Monitor(Steered):
     _expired: list[Going] = field(default_factory=list)  # removed, and not recorded yet
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         longest_pause = self.config.commit_interval_ms / 1000
         self.service = Service(Notifier(os.environ), longest_pause)
 
@@ -208,7 +209,7 @@ class Monitor(Steered):
                 self.log.append(batch, self.pipeline.last_sequence)
             except LogError as error:
                 if not self.log_problem:
-                    self.options.say(f"cannot write the log: {error}; trying again")
+                    self.voice.error(f"cannot write the log: {error}; trying again")
                 self.log_problem = str(error)
                 if self.capture.fill() > _GIVE_UP_AT or self.stopping:
                     self._drop(error.reason)
@@ -217,7 +218,7 @@ class Monitor(Steered):
                 continue
             break
         if self.log_problem:
-            self.options.say("the log is written again")
+            self.voice.error("the log is written again")
             self.log_problem = ""
         if self.options.show is not None:
             self.options.show(bytes(batch))
@@ -250,7 +251,7 @@ class Monitor(Steered):
         self._announce(0)
         self.pipeline.dropped()
         self.capture.commit.mark_done()
-        self.options.say(f"{lines} lines could not be written: {reason}")
+        self.voice.error(f"{lines} lines could not be written: {reason}")
         for members in again:
             self._loss(members)
 
@@ -272,10 +273,11 @@ class Monitor(Steered):
         try:
             self.log.reopen()
         except LogError as error:
-            self.options.say(f"cannot reopen the log: {error}")
+            self.voice.error(f"cannot reopen the log: {error}")
             return
         finally:
             self.service.reloaded()
+        self.voice.debug("the log was reopened")
         if not self.log_problem:
             self._announce(0)
             self.capture.commit.mark_done()
@@ -293,7 +295,7 @@ class Monitor(Steered):
         self.guard()
         notices, self._notices = [*self._notices, *self.log.poll()], []
         for notice in notices:
-            self.options.say(notice)
+            self.voice.warning(notice)
             self.pipeline.make("monitor_config", {"log": {"notice": notice}})
         self._write_status()
         if self.options.tick is not None:
@@ -397,7 +399,7 @@ class Monitor(Steered):
             problem = f"cannot write {target}: {error.strerror}"
         if problem != self._status_problem:
             self._status_problem = problem
-            self.options.say(problem or f"{target} is written again")
+            self.voice.warning(problem or f"{target} is written again")
 
     # ---- stop ----
     def stop(self) -> None:
@@ -426,7 +428,7 @@ class Monitor(Steered):
                 self.config.pin_dir.rmdir()
         self.lock.release()
         left = "; the kernel goes on recording" if self.keeps_capture else ""
-        self.options.say(f"stopped ({self.stopping or 'stop'}): {self.pipeline.sequence - 1:,} lines logged{left}")
+        self.voice.info(f"stopped ({self.stopping or 'stop'}): {self.pipeline.sequence - 1:,} lines logged{left}")
 
     def _drain(self) -> None:
         """Takes what is in the rings. Programs may run for some milliseconds after they were detached."""

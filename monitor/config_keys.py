@@ -341,7 +341,7 @@ class Config:
     )  # fmt: skip
     run_dir: Path = _key(Path("/run/ebpf-monitor"), "Directory of the lock file and of status.json.")
     pin_dir: Path = _key(Path("/sys/fs/bpf/ebpf-monitor"), "Directory in a BPF file system where capture is pinned.")
-    log_level: LogLevel = _key("info", "Least important messages of the monitor itself that are shown.", live=True)
+    log_level: LogLevel = _key("info", "Least important messages of monitor and shipper that are shown.", live=True)
 
     tags: tuple[str, ...] = _key(
         (), "ECS `tags` of every document.", minimum=0, maximum=16, allowed="each 1 to 128 bytes", live=True, rule=_tag,

@@ -21,6 +21,7 @@ from monitor.config import Loaded, Sources
 from monitor.config_file import ConfigError
 from monitor.config_keys import KEYS, Config, Key
 from monitor.instance import write_file
+from monitor.voice import Voice
 
 STABLE_S = 0.3
 """The files must have rested so long before they are read: an editor may be writing still."""
@@ -174,10 +175,10 @@ def refusal(before: Config, found: Loaded) -> str:
     return f"{where}{_names(fixed)}: can only change at a restart{rest}"
 
 
-def changes(sources: Sources, now: Config, say: Callable[[str], None]) -> Callable[[], Config | None]:
+def changes(sources: Sources, now: Config, voice: Voice) -> Callable[[], Config | None]:
     """A function to be called often: the configuration to take from then on, when there is another one. For the shipper,
     which says what it cannot take and goes on; the collector records it."""
-    follower, present = Follower(sources, say), [now]
+    follower, present = Follower(sources, voice.warning), [now]
 
     def look() -> Config | None:
         found = follower.look(time.monotonic())
@@ -185,11 +186,12 @@ def changes(sources: Sources, now: Config, say: Callable[[str], None]) -> Callab
             return None
         problem = str(found) if isinstance(found, ConfigError) else refusal(present[0], found)
         if problem:
-            say(f"the changed configuration is not taken: {problem}")
+            voice.warning(f"the changed configuration is not taken: {problem}")
         if problem or isinstance(found, ConfigError) or found.config == present[0]:
             return None
         keys, present[0] = config.changed(present[0], found.config), found.config
-        say(f"the changed configuration is taken: {_names(keys)}")
+        voice.level = found.config.log_level
+        voice.info(f"the changed configuration is taken: {_names(keys)}")
         return found.config
 
     return look

@@ -189,14 +189,18 @@ class Retention:
             if found:
                 return found
             self._next = time.monotonic() + _PAUSE_S  # nothing can go: others fill the disk
+        if not wanted_percent or time.monotonic() < self._next:
+            return []
         try:
-            if wanted_percent and time.monotonic() >= self._next and free_percent(self._directory) < wanted_percent:
-                self._thread = threading.Thread(
-                    target=self._choose, args=(wanted_percent,), name="retention", daemon=True
-                )
-                self._thread.start()
-        except OSError:
-            pass  # the log says what is wrong with its directory
+            low = free_percent(self._directory) < wanted_percent
+        except OSError as error:
+            self.problem = f"cannot tell how much space is left for the log: {error.strerror}"
+            return []
+        if low:
+            self._thread = threading.Thread(target=self._choose, args=(wanted_percent,), name="retention", daemon=True)
+            self._thread.start()
+        else:
+            self.problem = ""
         return []
 
     def _choose(self, wanted_percent: int) -> None:

@@ -40,6 +40,7 @@ from monitor.quiet import Settled
 from monitor.redact import Redactor
 from monitor.retention import Retention
 from monitor.tamper import Guard, Watch, Witness
+from monitor.voice import Voice
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Startup:
     epoch: int = field(default_factory=lambda: secrets.randbits(64) | 1)
     abandoned: list[tuple[str, int]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    voice: Voice = field(init=False)
     hasher: Hasher | None = None
     delivery: Delivery | None = None
     watch: Watch | None = None
@@ -75,16 +77,19 @@ class Startup:
     """own rules that match nothing for now, and why"""
     _configured: tuple[object, ...] = ()
 
+    def __post_init__(self) -> None:
+        self.voice = Voice(self.options.say, self.config.log_level)
+
     def open(self) -> None:
         """Everything up to the first document. Raises StartError."""
         check_capabilities()
         if self.options.deliver:
-            self.delivery = Delivery(self.config, self.options.say)
+            self.delivery = Delivery(self.config, self.voice.warning)
         self.lock = Lock(self.config.run_dir)
         self.host, self.clock = HostFacts.read(), WallClock()
         told = pins.ensure_bpffs(self.config.pin_dir)
         if told:
-            self.options.say(told)
+            self.voice.info(told)
         self.lock.claim(self.config.pin_dir)
         btf = Btf()  # a pass over 6 MB of types takes 80 ms: one for all who ask
         self.shape = self._shape(btf)
@@ -125,7 +130,7 @@ class Startup:
     def guard(self) -> None:
         """Each second: what somebody did to the capture or to this process is put right and told."""
         for members in self.watch.look(time.monotonic()) if self.watch is not None else ():
-            self.options.say(f"somebody interfered: {members['kind']}, {members['object']}")
+            self.voice.warning(f"somebody interfered: {members['kind']}, {members['object']}")
             self.pipeline.make("monitor_tamper", {"tamper": members})
 
     def continued(self) -> None:
@@ -167,7 +172,7 @@ class Startup:
         except (compile.CompileError, probes.ProbeError, OSError) as error:
             if not self.shape.optional:
                 raise StartError(f"cannot load the programs: {error}") from error
-            self.options.say(f"this kernel takes no program for its optional hooks, going on without them: {error}")
+            self.voice.warning(f"this kernel takes no program for its optional hooks, going on without them: {error}")
             self.shape = replace(self.shape, optional=())
             try:
                 self._adopt_or_build(btf)
@@ -177,7 +182,7 @@ class Startup:
     def _adopt_or_build(self, btf: Btf) -> None:
         for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
             left = recovery.unread(other)
-            self.options.say(
+            self.voice.warning(
                 f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
             )
             self.abandoned += [(other.name, left)] if left else []
@@ -260,7 +265,7 @@ class Startup:
 
     def reconfigure(self, wanted: Config) -> None:
         """Takes another configuration, of which only live keys differ. Cannot fail."""
-        before, self.config = self.config, wanted
+        before, self.config, self.voice.level = self.config, wanted, wanted.log_level
         self.log.adjust(
             sync_bytes=wanted.commit_bytes,
             sync_interval_ms=wanted.commit_interval_ms,
@@ -270,7 +275,7 @@ class Startup:
         if (wanted.tags, wanted.labels) != (before.tags, before.labels):
             self.pipeline.rename(self._origin())
         self._screen()
-        if self.delivery is not None and wanted.es_config != before.es_config:
+        if self.delivery is not None and (wanted.es_config, wanted.log_level) != (before.es_config, before.log_level):
             self.delivery.configure(wanted)
         self._configured = ()
         self.configure()

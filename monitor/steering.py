@@ -30,12 +30,12 @@ class Steered(Startup):
     def _remember(self, *problems: str) -> None:
         for problem in (*problems, live.remember(self.config.output_dir, self.config)):
             if problem:
-                self.options.say(problem)
+                self.voice.warning(problem)
 
     def begin_to_follow(self) -> None:
         """From now on changes of the files are looked for."""
         if self.options.sources is not None:
-            self.follower = live.Follower(self.options.sources, self.options.say)
+            self.follower = live.Follower(self.options.sources, self.voice.warning)
 
     def follow(self, now: float) -> None:
         """What the configuration files say once they have changed: taken as a whole, or not at all."""
@@ -45,7 +45,7 @@ class Steered(Startup):
         before = self.config
         problem = str(found) if isinstance(found, ConfigError) else live.refusal(before, found)
         if problem and problem != self.config_problem:
-            self.options.say(f"the changed configuration is not taken: {problem}")
+            self.voice.warning(f"the changed configuration is not taken: {problem}")
             self.pipeline.make("monitor_config", {"config": {"old": configuration.digest(before), "refused": problem}})
         self.config_problem = problem
         if problem or isinstance(found, ConfigError) or found.config == before:
@@ -53,5 +53,5 @@ class Steered(Startup):
         self.reconfigure(found.config)
         self.pipeline.make("monitor_config", {"config": live.change(before, found.config)})
         names = ", ".join(key.name for key in configuration.changed(before, found.config))
-        self.options.say(f"the changed configuration is taken: {names}")
+        self.voice.info(f"the changed configuration is taken: {names}")
         self._remember()

@@ -1,6 +1,6 @@
 """What all tests share: the rule for tests that need root and a kernel with BPF, and waiting for a condition.
 
-Owns no fixture of a single module; never starts the monitor.
+Owns no fixture of a single module but the one Elasticsearch server for all; never starts the monitor.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ import functools
 import importlib.util
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.elasticsearch.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
@@ -70,6 +74,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"{SWITCH}=1, but {missing}", pytrace=False)
     if missing:
         pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def elasticsearch() -> Iterator[Server]:
+    """A running server, started once for all tests. A test that stops or kills it starts it again."""
+    from tests.elasticsearch.server import Server  # only where it is asked for: its client is not everywhere
+
+    server = Server.make()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")

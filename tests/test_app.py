@@ -43,7 +43,7 @@ def test_a_step_of_the_wall_clock_is_a_recorded_event(monitor: app.Monitor) -> N
 
 def test_a_notice_of_the_log_is_a_recorded_event_and_is_said(monitor: app.Monitor) -> None:
     said: list[str] = []
-    monitor.options.say = said.append
+    monitor.voice.out = said.append
     monitor.log = cast(Any, SimpleNamespace(poll=lambda: ["renamed"]))
     monitor._each_second()
     assert cast(Any, monitor.pipeline).made == [("monitor_config", {"log": {"notice": "renamed"}})]

@@ -69,7 +69,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("ship", "sinks"),  # the log to where people search
     ),
     # one declaration per key
-    "configuration": ("config", "config_keys", "config_exclusions", "config_file", "embedded", "rotation"),
+    "configuration": ("config", "config_keys", "config_exclusions", "config_file", "embedded", "rotation", "voice"),
     # the catalogue: data
     "catalogue": ("events", "fields", "mapping"),
     # types, no input or output

@@ -14,6 +14,7 @@ from monitor.config import ConfigError, Loaded, Sources
 from monitor.config_keys import KEYS, Config, EsConfig
 from monitor.live import Follower
 from monitor.ship import standalone
+from monitor.voice import Voice
 
 Save = Callable[[Path, str], None]
 
@@ -273,7 +274,7 @@ def test_what_changed_between_two_runs_is_told_by_the_second(tmp_path: Path) -> 
 
 def test_the_shipper_is_given_what_can_be_taken_and_says_what_cannot(path: Path) -> None:
     said: list[str] = []
-    changed = live.changes(Sources(path, path.parent / "conf.d"), config.load(path), said.append)
+    changed = live.changes(Sources(path, path.parent / "conf.d"), config.load(path), Voice(said.append))
 
     def wait_for(text: str) -> Config | None:
         deadline, found = time.monotonic() + 30, None
@@ -290,6 +291,13 @@ def test_the_shipper_is_given_what_can_be_taken_and_says_what_cannot(path: Path)
     assert wait_for("output_dir: can only change at a restart") is None
     path.write_text("{")
     assert wait_for("expected the name of a key") is None
+    path.write_text('{"profile": "full", "es_config": {"batch_size": 7}, "log_level": "warning"}')
+    deadline, taken = time.monotonic() + 30, None
+    while taken is None and time.monotonic() < deadline:
+        taken = changed()
+    assert taken is not None
+    assert taken.log_level == "warning"
+    assert not any("log_level" in one for one in said), "less important than the new level"
 
 
 def test_a_running_shipper_changes_its_connection_and_its_limits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

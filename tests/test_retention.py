@@ -201,6 +201,22 @@ def test_a_file_that_cannot_be_removed_is_a_problem_and_no_exception(
     assert "Read-only file system" in kept.problem
 
 
+def test_space_that_cannot_be_told_is_a_problem_until_it_can(
+    log: Path, disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_: Path) -> float:
+        raise OSError(116, "Stale file handle")
+
+    kept, sound = Retention(log, lambda: None), retention.free_percent
+    monkeypatch.setattr(retention, "free_percent", stale)
+    assert kept.look(5) == []
+    assert kept.problem == "cannot tell how much space is left for the log: Stale file handle"
+    monkeypatch.setattr(retention, "free_percent", sound)
+    disk.f_bavail = 500
+    assert kept.look(5) == []
+    assert kept.problem == ""
+
+
 def test_free_space_is_what_others_than_root_can_use(disk: SimpleNamespace, tmp_path: Path) -> None:
     disk.f_bavail = 25
     assert retention.free_percent(tmp_path) == 2.5

@@ -47,6 +47,7 @@ def ship(path: Path | None, once: bool, since: str | None, until: str | None, pr
     from monitor.ship.runner import Control, ShipError
     from monitor.ship.shipper import Hooks
     from monitor.sinks.elasticsearch import EsError
+    from monitor.voice import Voice
 
     filled = since is not None or until is not None or profile is not None
     if retry and (filled or once):
@@ -69,8 +70,9 @@ def ship(path: Path | None, once: bool, since: str | None, until: str | None, pr
             )
             say(f"{counts['created']} sent, {counts['duplicate']} were there already, {counts['dead_letter']} rejected")
         else:
-            changed = live.changes(sources, settings, say) if found.files and not once else lambda: None
-            return standalone.run(settings, say, once=once, changed=changed)
+            voice = Voice(say, settings.log_level)
+            changed = live.changes(sources, settings, voice) if found.files and not once else lambda: None
+            return standalone.run(settings, voice.warning, once=once, changed=changed)
     except ShipError as error:
         return die(str(error), error.status)
     except EsError as error:

@@ -27,6 +27,7 @@ from monitor.ship.runner import Control, Runner, ShipError
 from monitor.ship.shipper import Hooks
 from monitor.sinks.credentials import Credentials
 from monitor.sinks.elasticsearch import Connection, EsError
+from monitor.voice import Voice
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _ASK_S = 3.0
@@ -92,7 +93,7 @@ class Child:
                 self._say(f"WARNING: {self._connect().warning}")
             return self._runner.run()
         except (ShipError, EsError) as error:
-            self._say(str(error))
+            self._print(str(error))
             return 1
 
     def _on_stop(self, _number: int, _frame: object) -> None:
@@ -111,6 +112,9 @@ class Child:
         return Connection(self.config.es_config, self._credentials)
 
     def _say(self, text: str) -> None:
+        Voice(self._print, self.config.log_level).warning(text)
+
+    def _print(self, text: str) -> None:
         if self._start is not None:
             for descriptor, name in (
                 (self._start.events_fd, self._start.events_dir),

@@ -9,6 +9,8 @@ import itertools
 import json
 import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,15 @@ def configs(monitor: MonitorRun) -> list[dict[str, Any]]:
 
 
 def used(monitor: MonitorRun) -> tuple[int, int, int]:
-    """Descriptors, threads, resident kilobytes of its own: the rings are touched bit by bit, and belong to the kernel."""
+    """Descriptors, threads, resident kilobytes of its own: the rings are touched bit by bit, and belong to the kernel. The
+    least of many looks: now and then a file is open for a moment, its status for one."""
     assert monitor.process is not None
-    proc = Path(f"/proc/{monitor.process.pid}")
-    fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-    return len(list((proc / "fd").iterdir())), int(fields["Threads"]), int(fields["RssAnon"].split()[0])
+    proc, looks = Path(f"/proc/{monitor.process.pid}"), []
+    for _ in range(40):
+        fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+        looks.append((len(list((proc / "fd").iterdir())), int(fields["Threads"]), int(fields["RssAnon"].split()[0])))
+        time.sleep(0.025)
+    return min(look[0] for look in looks), min(look[1] for look in looks), min(look[2] for look in looks)
 
 
 def test_many_changes_under_load_lose_no_event_and_leave_nothing_behind(monitor: MonitorRun, tmp_path: Path) -> None:
@@ -90,8 +96,7 @@ def test_many_changes_under_load_lose_no_event_and_leave_nothing_behind(monitor:
     changed = ["commit_interval_ms", "heartbeat_interval_s", "labels", "quiet_age_s", "rotate_keep", "tags"]
     assert told[-1]["keys"] == changed
     print(f"descriptors, threads, own resident kB after 10 changes {before}, after {RELOADS} {after}")
-    assert abs(after[0] - before[0]) <= 2, "a descriptor or two are open for a moment now and then"
-    assert after[1] == before[1]
+    assert after[:2] == before[:2]
     assert after[2] < before[2] + 8192
 
 
@@ -106,9 +111,15 @@ def test_a_bad_change_is_told_and_changes_nothing_and_a_good_one_holds_at_once(
     change(monitor, profile="full", ring_bytes=16 << 20)
     wait_for(lambda: "ring_bytes: can only change at a restart" in monitor.output)
     wait_for(lambda: "ring_bytes" in monitor.status()["config_problem"])
+    assert "the log was reopened" not in monitor.output
+    change(monitor, profile="minimal", ring_bytes=64 << 20, log_level="debug")
+    wait_for(lambda: "is taken: log_level" in monitor.output)
+    assert monitor.process is not None
+    monitor.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the log was reopened" in monitor.output, what="a message of level debug")
     (tmp_path / "unseen").write_text("x")
     change(monitor, profile="full", ring_bytes=64 << 20, es_config={"es_password": "hunter2-Pa55"}, locked=True)
-    wait_for(lambda: "the changed configuration is taken" in monitor.output)
+    wait_for(lambda: "is taken: es_config.es_password" in monitor.output)
     (tmp_path / "seen").write_text("x")
     wait_for(lambda: monitor.seen(f'"{tmp_path}/seen"'), what="the new profile records files")
     change(monitor, profile="minimal")
@@ -117,7 +128,7 @@ def test_a_bad_change_is_told_and_changes_nothing_and_a_good_one_holds_at_once(
     assert monitor.stop() == 0
     assert not monitor.seen(f'"{tmp_path}/unseen"')
     told = configs(monitor)
-    assert ["refused" in one for one in told] == [True, True, False, True]
-    assert told[2]["keys"] == ["es_config.es_password", "locked", "profile"]
+    assert ["refused" in one for one in told] == [True, True, False, False, True]
+    assert told[3]["keys"] == ["es_config.es_password", "locked", "profile"]
     everything = b"".join(path.read_bytes() for path in monitor.events_dir.iterdir()).decode() + monitor.output
     assert "hunter2" not in everything

@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.elasticsearch.conftest import elasticsearch
 from tests.kernel.harness import compiled
 from tests.service.installed import Installed
-from tests.service.machine import Machine, full
+from tests.service.machine import Machine, tree
 from tests.service.package import built
-
-__all__ = ["elasticsearch", "program", "service"]
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +23,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Installed]:
     """The package on a booted machine, as an operator has it after `dpkg -i`."""
-    package, lower = built(), full()
+    package, lower = built(), tree()
     name = f"em-{request.module.__name__.rsplit('_', 1)[-1]}"
     machine = Machine(lower, name)
     try:
         machine.boot()
         shutil.copy(package, machine.root / "root/ebpf-monitor.deb")
-        # A throw-away machine: three thousand syncs of single files prove nothing here.
-        (machine.root / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
         made = Installed(machine, tmp_path_factory.mktemp("service"))
         made.installed = machine.run("dpkg", "-i", "/root/ebpf-monitor.deb", seconds=400, check=True).text
         yield made

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,12 @@ class Installed:
         twice = [number for number, times in seen.items() if times > 1]
         assert not twice, (len(twice), twice[:5])
 
-    def lines(self, needle: bytes) -> list[bytes]:
-        """The whole lines with `needle` in all files of the log."""
+    def lines(self, needle: bytes) -> Iterator[bytes]:
+        """The whole lines with `needle` in all files of the log, one after the other; damage is an AssertionError at the end."""
         problems: list[logfiles.Problem] = []
-        groups = ((needle,),)
-        files = logfiles.files(self.events_dir)
-        found = [line for file in files for line in scan.Scan(file, problems.append).lines(groups)]
+        for file in logfiles.files(self.events_dir):
+            yield from scan.Scan(file, problems.append).lines(((needle,),))
         assert not problems, problems
-        return found
 
     def verify(self) -> None:
         """No torn line, no hole, every ledger balanced."""

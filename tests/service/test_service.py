@@ -59,7 +59,7 @@ def test_installing_enables_and_starts_it_and_an_event_came_the_whole_way_before
         r"(?s)recording as process \d+; log in /var/monitoring/events\n.*Started ebpf-monitor.service", journal
     )
     assert "Traceback" not in journal
-    assert service.lines(b'"event":"process_exec"')
+    assert any(service.lines(b'"event":"process_exec"'))
     assert service.machine.run("ebpf-monitor", "status").status == 0
     doctor = service.machine.run("ebpf-monitor", "doctor")
     assert doctor.status == 0, doctor.text
@@ -112,14 +112,75 @@ def test_in_a_pid_namespace_the_log_has_the_hosts_numbers_and_not_the_monitor_it
 
     wait_for(executed, 30)
     assert executed()[0]["pid"] > 1000, "a number of the namespace would be small"
-    mine = [orjson.loads(line) for line in service.lines(b'"pid":%d,' % own)]
+    mine = list(map(orjson.loads, service.lines(b'"pid":%d,' % own)))
     assert not [
         one for one in mine if one["process"]["pid"] == own and one["ebpf"]["event"].startswith(("file_", "socket_"))
     ]
 
 
+def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
+    service: Installed, elasticsearch: Server, program: Path
+) -> None:
+    es, etc = elasticsearch.config(), service.inside("/etc/ebpf-monitor")
+    (etc / "ca.pem").write_bytes(elasticsearch.ca.read_bytes())
+    (etc / "admin.env").write_text(f"ES_USER=admin\nES_PASSWORD={PASSWORDS['admin']}\n")
+    (etc / "admin.env").chmod(0o600)
+    place = {"es_host": "localhost", "es_port": es.es_port, "es_user": es.es_user, "es_password": es.es_password}
+    es_config = place | {"ca_certs": "/etc/ebpf-monitor/ca.pem", "batch_size": 2000}
+    service.configure(es_config=es_config, heartbeat_interval_s=2)
+    setup = ("ebpf-monitor", "setup-elasticsearch", "--credentials", "/etc/ebpf-monitor/admin.env")
+    service.machine.run(*setup, check=True)
+    (etc / "admin.env").unlink()
+    try:
+        service.systemctl("start", SHIP)
+        acts = service.load(program, 500)
+        for _ in range(3):
+            until = acts.performed + 300
+            wait_for(lambda until=until: acts.performed > until)
+            service.machine.run("logrotate", "-f", "/etc/logrotate.d/ebpf-monitor", check=True)
+            time.sleep(1.1)  # the rule's names have seconds
+        performed = acts.stop()
+        query = {"query": {"prefix": {"file.path": f"{acts.directory}/none/"}}}
+
+        def delivered() -> int:
+            elasticsearch.ask("POST", "/ebpf-events-*/_refresh")
+            reply = elasticsearch.ask("POST", "/ebpf-events-*/_count", query)
+            if reply.status == 429:  # its small heap is busy with what is delivered
+                return 0
+            assert reply.status == 200, reply
+            return int(orjson.loads(reply.body)["count"])
+
+        wait_for(
+            lambda: delivered() >= performed, 180, f"{performed} acts are delivered: {service.machine.journal(SHIP)}"
+        )
+        wait_for(lambda: delivered() == performed, 30, "none is there twice")
+        beats = lambda: [one["ledger"].get("created", 0) for one in documents(service, "monitor_heartbeat")]  # noqa: E731
+        wait_for(lambda: max(beats()) >= performed, 60, "the collector may read how far the delivery is")
+        assert service.machine.show(SHIP, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+        pid = service.machine.host_pid(int(service.machine.show(SHIP, "MainPID")["MainPID"]))
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "CapEff:\t0000000000000000\n" in status
+        assert "CapBnd:\t0000000000000000\n" in status
+        assert not re.search(r"(?m)^Uid:\t0\t", status)
+        assert "127.0.0.0/8" in service.machine.show(SHIP, "IPAddressAllow")["IPAddressAllow"]
+        assert es.es_password not in service.machine.journal(SHIP)
+        begun = time.monotonic()
+        service.systemctl("stop", SHIP)
+        assert time.monotonic() - begun < 30
+        assert service.machine.show(SHIP, "Result")["Result"] == "success"
+    finally:
+        service.systemctl("stop", SHIP)
+        (etc / "ca.pem").unlink()
+        service.configure()
+
+
 def test_reload_and_logrotate_go_on_in_a_new_file(service: Installed, program: Path) -> None:
     first = (service.events_dir / "events.jsonl").stat().st_ino
+
+    def rotated() -> set[str]:
+        return {path.name.removesuffix(".gz") for path in service.events_dir.glob("events.jsonl-*")}
+
+    before = rotated()
 
     def rotate() -> None:
         service.systemctl("reload", UNIT)
@@ -129,9 +190,8 @@ def test_reload_and_logrotate_go_on_in_a_new_file(service: Installed, program: P
         service.systemctl("start", "ebpf-monitor-logrotate.service")
 
     service.under_load(program, rotate)
-    files = sorted(path.name for path in service.events_dir.glob("events.jsonl-*"))
-    assert len(files) == 1, files
-    assert (service.events_dir / files[0]).stat().st_ino == first
+    (file,) = rotated() - before
+    assert (service.events_dir / file).stat().st_ino == first
     assert service.show("NRestarts") == "0"
 
 
@@ -209,7 +269,7 @@ def test_a_part_that_hangs_is_killed_by_the_watchdog_and_nothing_is_lost(
 def test_a_full_disk_is_told_and_survived(service: Installed, program: Path) -> None:
     service.systemctl("stop", UNIT)
     service.machine.run(
-        "mount", "-t", "tmpfs", "-o", "size=48m,mode=750", "tmpfs", "/var/monitoring/events", check=True
+        "mount", "-t", "tmpfs", "-o", "size=160m,mode=750", "tmpfs", "/var/monitoring/events", check=True
     )
     service.machine.run("chgrp", "ebpf-monitor", "/var/monitoring/events", check=True)
     service.drop_in("WatchdogSec=4s")
@@ -218,7 +278,7 @@ def test_a_full_disk_is_told_and_survived(service: Installed, program: Path) -> 
         pid, filler = service.main_pid, "/var/monitoring/events/other"
         acts = service.load(program, 500)
         wait_for(lambda: acts.performed > 200)
-        service.machine.run("sh", "-c", f"head -c 100M /dev/zero >{filler}")
+        service.machine.run("sh", "-c", f"head -c 200M /dev/zero >{filler}")
         wait_for(lambda: "cannot be written" in service.show("StatusText"), 60, "the status says it")
         time.sleep(6)  # longer than the watchdog waits: a full disk is no hanging part
         assert service.main_pid == pid
@@ -246,12 +306,12 @@ def test_below_its_cpu_quota_it_degrades_by_the_ledgers_rules(service: Installed
     service.systemctl("set-property", "--runtime", UNIT, "CPUQuota=5%", "MemoryMax=400M")
     try:
         acts = service.load(program, 0)
-        wait_for(lambda: acts.performed > 150_000, 120)
+        wait_for(lambda: acts.performed > 60_000, 120)
         performed = acts.stop()
     finally:
         service.systemctl("set-property", "--runtime", UNIT, "CPUQuota=100%", "MemoryMax=1G")
     ledger = service.balanced()
-    logged = len(service.lines(f"{acts.directory}/none/".encode()))
+    logged = sum(1 for _ in service.lines(f"{acts.directory}/none/".encode()))
     refused = sum(ledger["refused"].values())
     assert refused > 0, ledger
     assert logged + refused >= performed, "what is not logged is counted"
@@ -303,58 +363,6 @@ def test_a_wrong_configuration_is_told_and_not_tried_again(service: Installed) -
     path.write_text(before)
     service.systemctl("reset-failed", UNIT)
     service.systemctl("start", UNIT)
-
-
-def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
-    service: Installed, elasticsearch: Server, program: Path
-) -> None:
-    es, etc = elasticsearch.config(), service.inside("/etc/ebpf-monitor")
-    (etc / "ca.pem").write_bytes(elasticsearch.ca.read_bytes())
-    (etc / "admin.env").write_text(f"ES_USER=admin\nES_PASSWORD={PASSWORDS['admin']}\n")
-    (etc / "admin.env").chmod(0o600)
-    place = {"es_host": "localhost", "es_port": es.es_port, "es_user": es.es_user, "es_password": es.es_password}
-    es_config = place | {"ca_certs": "/etc/ebpf-monitor/ca.pem", "batch_size": 2000}
-    service.configure(es_config=es_config, heartbeat_interval_s=2)
-    setup = ("ebpf-monitor", "setup-elasticsearch", "--credentials", "/etc/ebpf-monitor/admin.env")
-    service.machine.run(*setup, check=True)
-    (etc / "admin.env").unlink()
-    try:
-        service.systemctl("start", SHIP)
-        acts = service.load(program, 500)
-        for _ in range(3):
-            until = acts.performed + 300
-            wait_for(lambda until=until: acts.performed > until)
-            service.machine.run("logrotate", "-f", "/etc/logrotate.d/ebpf-monitor", check=True)
-            time.sleep(1.1)  # the rule's names have seconds
-        performed = acts.stop()
-        query = {"query": {"prefix": {"file.path": f"{acts.directory}/none/"}}}
-
-        def delivered() -> int:
-            elasticsearch.ask("POST", "/ebpf-events-*/_refresh")
-            return int(elasticsearch.json("POST", "/ebpf-events-*/_count", query)["count"])
-
-        wait_for(
-            lambda: delivered() >= performed, 120, f"{performed} acts are delivered: {service.machine.journal(SHIP)}"
-        )
-        assert delivered() == performed
-        beats = lambda: [one["ledger"].get("created", 0) for one in documents(service, "monitor_heartbeat")]  # noqa: E731
-        wait_for(lambda: max(beats()) >= performed, 60, "the collector may read how far the delivery is")
-        assert service.machine.show(SHIP, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
-        pid = service.machine.host_pid(int(service.machine.show(SHIP, "MainPID")["MainPID"]))
-        status = Path(f"/proc/{pid}/status").read_text()
-        assert "CapEff:\t0000000000000000\n" in status
-        assert "CapBnd:\t0000000000000000\n" in status
-        assert not re.search(r"(?m)^Uid:\t0\t", status)
-        assert "127.0.0.0/8" in service.machine.show(SHIP, "IPAddressAllow")["IPAddressAllow"]
-        assert es.es_password not in service.machine.journal(SHIP)
-        begun = time.monotonic()
-        service.systemctl("stop", SHIP)
-        assert time.monotonic() - begun < 30
-        assert service.machine.show(SHIP, "Result")["Result"] == "success"
-    finally:
-        service.systemctl("stop", SHIP)
-        (etc / "ca.pem").unlink()
-        service.configure()
 
 
 def test_a_stop_takes_the_programs_out_of_the_kernel(service: Installed, program: Path) -> None:
