@@ -27,7 +27,7 @@ test: ## install what the tests need and run all of them (needs root)
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \
 	  EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }
 
-test-system: ## install the package in a container with a real systemd and test the service there; about ten minutes
+test-system: ## install the package in a container with a real systemd and test the service there (make test has them too)
 	@scripts/setup.sh test
 	EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) tests/service $(ARGS)
 

@@ -135,6 +135,8 @@ class Machine:
     lower: Path
     name: str
     binds: tuple[str, ...] = ()
+    unified: bool = False
+    """cgroup version 2 alone, as Debian has it; else as the host has it, with those controllers that it gives"""
     directory: Path = field(init=False)
     leader: int = 0
     """the host's number of its first process"""
@@ -168,7 +170,7 @@ class Machine:
             f"--bind={self.bpf}:/sys/fs/bpf",
             *(f"--bind={b}" for b in self.binds),
         ]
-        environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "0"
+        environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = str(int(self.unified))
         self._process = subprocess.Popen(
             [*nspawn, *options],
             stdin=subprocess.DEVNULL,
