@@ -320,5 +320,5 @@ class Startup:
         """Own rules that match nothing for now: said once for each reason."""
         for name, reason in waiting.items():
             if self.waiting.get(name) != reason:
-                self.options.say(f"exclusion {name} leaves nothing out: {reason}")
+                self.voice.warning(f"exclusion {name} leaves nothing out: {reason}")
         self.waiting = waiting
