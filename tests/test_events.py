@@ -10,7 +10,7 @@ import pytest
 from monitor import events, tables
 from monitor.model import EventType, Field, Layout, Shown
 
-ES_TYPES = {"keyword", "long", "boolean", "ip", "date_nanos", "object"}
+ES_TYPES = {"keyword", "long", "boolean", "ip", "date_nanos", "object", "flattened"}
 # ECS 9: allowed values of event.category and event.type, as far as they can be ours
 CATEGORIES = {"host", "process", "file", "network", "configuration", "driver"}
 TYPES = {"access", "change", "connection", "creation", "deletion", "end", "info", "start", "allowed", "denied"}

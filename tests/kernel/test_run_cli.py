@@ -42,6 +42,8 @@ class Place:
         self.config.chmod(0o644)
 
     def popen(self, *words: str | Path, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[bytes]:
+        if "run" in words:
+            compiled.lend(self.directory / "output_dir")
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "monitor", *words],
@@ -54,7 +56,6 @@ class Place:
 
     def start(self, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         """A monitor that captures."""
-        compiled.lend(self.directory / "output_dir")
         process = self.popen("run", "--config", self.config, "--ready-file", self.ready, *words, **options)
         self.await_ready(process)
         compiled.keep(self.directory / "output_dir")
