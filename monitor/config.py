@@ -16,7 +16,18 @@ from types import UnionType
 from typing import Any, NoReturn, get_args, get_origin
 
 from monitor import config_exclusions, config_file, rotation
-from monitor.config_file import Node, Refused, absolute_path, choice, described, dotted, integer, mismatch, nearest
+from monitor.config_file import (
+    Node,
+    Refused,
+    absolute_path,
+    boolean,
+    choice,
+    described,
+    dotted,
+    integer,
+    mismatch,
+    nearest,
+)
 from monitor.config_keys import KEYS, Config, EsConfig, Exclusions, Key, Labels
 
 ConfigError = config_file.ConfigError
@@ -68,9 +79,7 @@ class Sources:
 def _scalar(key: Key, kind: Any, value: object) -> object:
     """`value` as `kind` (a type of the declaration, or of the entries of its list), or Refused."""
     if kind is bool:
-        if not isinstance(value, bool):
-            raise mismatch("true or false", value)
-        return value
+        return boolean(value)
     result: object
     if kind is int:
         result = integer(value, key.minimum, key.maximum)

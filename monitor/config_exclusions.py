@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from monitor.config_file import Node, Refused, absolute_path, choice, integer, mismatch, nearest, text
+from monitor.config_file import Node, Refused, absolute_path, boolean, choice, integer, mismatch, nearest, text
 
 Act = Literal["file_open", "file_read", "file_write"]
 Direction = Literal["", "read", "write"]
@@ -83,12 +83,6 @@ def _device(value: object) -> int:
     return major << 20 | minor
 
 
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise mismatch("true or false", value)
-    return value
-
-
 def _events(value: object) -> tuple[Act, ...]:
     if not isinstance(value, list):
         raise mismatch("a list of strings", value)
@@ -111,7 +105,7 @@ _MEMBERS: dict[str, tuple[Callable[[object], Any], str]] = {
         lambda value: choice(value, ("read", "write")),
         "`read`: only descriptors that cannot write; `write`: only those that can",
     ),
-    "sensitive": (_boolean, "`true`: also what is under `sensitive_paths`, and files with several names"),
+    "sensitive": (boolean, "`true`: also what is under `sensitive_paths`, and files with several names"),
 }
 
 

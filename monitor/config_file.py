@@ -425,6 +425,13 @@ def mismatch(expected: str, value: object) -> Refused:
     return Refused(f"expected {expected}, found {described(value)}")
 
 
+def boolean(value: object) -> bool:
+    """`value` as true or false."""
+    if not isinstance(value, bool):
+        raise mismatch("true or false", value)
+    return value
+
+
 def integer(value: object, minimum: int | None, maximum: int | None) -> int:
     """`value` as an integer within the bounds (inclusive); neither a bool nor 1.0 is one."""
     if isinstance(value, bool) or not isinstance(value, int):

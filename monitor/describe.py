@@ -11,7 +11,7 @@ from typing import Any
 
 from monitor import events, fileacts, names, naming, processacts, tables
 from monitor.decode import Record, socket_blob
-from monitor.encode import Document, Names
+from monitor.encode import Document, Names, kernel_device
 from monitor.naming import Tasks
 
 _EINPROGRESS = 115
@@ -166,7 +166,7 @@ def stat_identity(path: str) -> tuple[int, int] | None:
         about = os.stat(path)
     except OSError:
         return None
-    return about.st_ino, os.major(about.st_dev) << 20 | os.minor(about.st_dev)
+    return about.st_ino, kernel_device(about.st_dev)
 
 
 def definition_names(kind: int, values: dict[str, Any], tail: bytes) -> Names:

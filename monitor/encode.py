@@ -6,6 +6,7 @@ templates it makes. Never reads a ring and never keeps state between events.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +69,11 @@ class Origin:
 def device(value: int) -> str:
     """The kernel's dev_t (12 bits major, 20 bits minor) as "major:minor"."""
     return f"{value >> 20}:{value & 0xFFFFF}"
+
+
+def kernel_device(st_dev: int) -> int:
+    """The kernel's dev_t of a device number that stat(2) gives, which has another layout."""
+    return os.major(st_dev) << 20 | os.minor(st_dev)
 
 
 def mode(value: int) -> str:

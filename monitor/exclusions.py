@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from monitor.config_exclusions import ACTS, Exclusion
+from monitor.encode import kernel_device
 from monitor.kernel import rings
 
 MAGIC = {
@@ -33,7 +34,7 @@ class NotReady(Exception):
 def _identity(path: Path, about: os.stat_result) -> tuple[int, int]:
     if not about.st_ino:
         raise NotReady(f"{path} has no inode number")
-    return about.st_ino, os.major(about.st_dev) << 20 | os.minor(about.st_dev)
+    return about.st_ino, kernel_device(about.st_dev)
 
 
 def _about(path: Path) -> os.stat_result:

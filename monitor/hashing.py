@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from monitor import decode, events, naming
 from monitor.decode import DecodeError
+from monitor.encode import kernel_device
 
 _CHUNK = 1 << 20
 _QUEUE, _WAITERS, _CACHE = 512, 256, 16384
@@ -217,8 +218,7 @@ def _same(about: os.stat_result, version: Version, magic: int, *, by_link: bool)
     """Is it that version? By the process's magic link a file system may call itself another device (btrfs, overlayfs)."""
     if (about.st_ctime_ns, about.st_size) != (version.ctime_ns, version.size):
         return False
-    device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-    if (device, about.st_ino) == (version.device, version.inode):
+    if (kernel_device(about.st_dev), about.st_ino) == (version.device, version.inode):
         return True
     return by_link and version.device >> 20 == 0 and (about.st_ino == version.inode or magic == _OVERLAY)
 

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor.encode import kernel_device
 from monitor.kernel import rings
 from monitor.kernel.rings import Words
 
@@ -144,7 +145,7 @@ class Settled:
         except OSError:
             return False
         # another mount may stand over it, and btrfs gives its parts devices of their own
-        if os.major(about.st_dev) and (os.major(about.st_dev) << 20 | os.minor(about.st_dev)) != device:
+        if os.major(about.st_dev) and kernel_device(about.st_dev) != device:
             return False
         self._watched[number] = device
         return True
