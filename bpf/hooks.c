@@ -32,7 +32,7 @@ static inline struct hook_slot *slot_here(u64 task, u32 tid, u16 nr) {
 
 /* A hook's beginning: is the current call one whose record will ask for it? */
 static inline struct hook_slot *hook_begin(u32 wanted) {
-  u64 task = current_task(), spec; u32 tid, tgid, old = compat_call(task); u16 nr = current_nr(task); struct config *c = configuration();
+  u64 task = current_task(), spec; u32 tid, tgid, old = compat_call(task); u16 nr = current_nr(); struct config *c = configuration();
   LD4(tid, task, OFF_task_struct__pid); LD4(tgid, task, OFF_task_struct__tgid);
   if (!c || own(task, tgid, c) || nr > 511) return 0;
   spec = call_spec((nr & 511) | (old ? 512 : 0));

@@ -162,14 +162,14 @@ int signal_generate(u64 *ctx) {
   LOW(low, info); if (low == 1) return 0;                        /* SEND_SIG_PRIV */
   RD(&code, 4, info + OFF_kernel_siginfo__si_code); if (code > 0) return 0;   /* a helper: kernels differ in how they type this argument */
   ENTER_TRACEPOINT
-  u16 nr = current_nr(task);
+  u16 nr = current_nr();
   u32 old = compat_call(task), own_code = old ? nr == 178 || nr == 335 || nr == 424 : nr == NR_RT_SIGQUEUEINFO || nr == NR_RT_TGSIGQUEUEINFO || nr == NR_PIDFD_SEND_SIGNAL;
   if (code != 0 && code != -1 && code != -6 && !own_code) return 0;  /* SI_USER, SI_QUEUE, SI_TKILL; those calls may say any other */
   if (h->busy) return 0;                                         /* inside of another program: an interrupt */
   if (call_bits(NR_KILL) & CALL_LEFT_OUT) { h->suppressed_profile++; return end(h); }
   if (own(task, tgid, c)) { h->suppressed_self++; return end(h); }
   u64 ts = begin(h);
-  LD(number, ctx, 0); LD(other, ctx, 16); LD(shared, ctx, 24); LD(result, ctx, 32);
+  LD(number, ctx, 0); LD(other, ctx, 16); other = CAST(other, ID_task_struct); LD(shared, ctx, 24); LD(result, ctx, 32);
   struct scratch *s = record_begin(task, ts, cpu, PROCESS_SIGNAL, 0, nr, old ? KF_COMPAT : 0, -1); if (!s) return end(h);
   s->e.arg = (u32)number; s->e.arg2 = (u32)result; s->e.original = 0;
   o = blob_target(s, 0, other);

@@ -246,10 +246,10 @@ static inline u16 beyond_sweeps(u32 tgid) {
 }
 
 /* ---- the tracepoints ----------------------------------------------------------------------------------------------------- */
-static inline u16 current_nr(u64 task) {
+static inline u16 current_nr(void) {
 #if HAVE_TASK_REGS
   static u64 (*task_regs)(u64) = (void *)175;  /* bpf_task_pt_regs */
-  u64 nr; LD(nr, task_regs(task), OFF_pt_regs__orig_ax); return nr;
+  u64 nr; LD(nr, task_regs(typed_task()), OFF_pt_regs__orig_ax); return nr;
 #else
   return 0xffff;
 #endif
@@ -296,12 +296,12 @@ static inline u32 blob_namespaces(struct scratch *s, u32 o, struct namespaces *n
 
 int sched_process_fork(u64 *ctx) {
   ENTER_TRACEPOINT
-  u64 child; u32 ctgid, ctid; LD(child, ctx, 8); LD4(ctgid, child, OFF_task_struct__tgid); LD4(ctid, child, OFF_task_struct__pid);
+  u64 child; u32 ctgid, ctid; LD(child, ctx, 8); child = CAST(child, ID_task_struct); LD4(ctgid, child, OFF_task_struct__tgid); LD4(ctid, child, OFF_task_struct__pid);
   keep_credentials(child, 1);
   if (ctgid != ctid) return 0;                                   /* a thread, not a process */
   if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
   u64 ts = begin(h);
-  struct scratch *s = record_begin(child, ts, cpu, PROCESS_FORK, ctid, current_nr(task), 0, -1); if (!s) return end(h);
+  struct scratch *s = record_begin(child, ts, cpu, PROCESS_FORK, ctid, current_nr(), 0, -1); if (!s) return end(h);
   u32 o = blob_task(s, 0, child);
   o = blob_child_ancestors(s, o, task, child);
   record_end(ctx, h, s, blob_context(s, o, child), CLASS_PROCESS);
@@ -310,7 +310,7 @@ int sched_process_fork(u64 *ctx) {
   LOW(x, before); LOW(y, after);
   if (a == b && x == y) return end(h);
   struct namespaces old, new; read_namespaces(task, &old); read_namespaces(child, &new);   /* clone with CLONE_NEW*: the child begins there */
-  s = record_begin(child, ts, cpu, PROCESS_NAMESPACE, ctid, current_nr(task), 0, -1); if (!s) return end(h);
+  s = record_begin(child, ts, cpu, PROCESS_NAMESPACE, ctid, current_nr(), 0, -1); if (!s) return end(h);
   s->e.arg = new_namespaces(&old, &new);
   record_end(ctx, h, s, blob_namespaces(s, blob_task(s, 0, child), &new), CLASS_PROCESS);
   return end(h);
@@ -319,8 +319,8 @@ int sched_process_fork(u64 *ctx) {
 int sched_process_exec(u64 *ctx) {
   ENTER_TRACEPOINT
   if (own(task, tgid, c)) { h->suppressed_self++; return 0; }
-  u64 ts = begin(h), mm, a, b, f; u32 exec_id, o = 0, n, whole; u16 nr = current_nr(task), kf = 0;
-  u64 bprm, fdpath; LD(bprm, ctx, 16); LD(fdpath, bprm, OFF_linux_binprm__fdpath);
+  u64 ts = begin(h), mm, a, b, f; u32 exec_id, o = 0, n, whole; u16 nr = current_nr(), kf = 0;
+  u64 bprm, fdpath; LD(bprm, ctx, 16); bprm = CAST(bprm, ID_linux_binprm); LD(fdpath, bprm, OFF_linux_binprm__fdpath);
   if (fdpath && nr == NR_EXECVE) nr = NR_EXECVEAT;               /* the kernel has written execve over the call's number by now */
   LD4(exec_id, task, OFF_task_struct__self_exec_id);
   if (sweep(h, cpu, ts, task, tgid, tid, exec_id - 1, 0, ~0u, nr, WHY_EXEC)) kf |= KF_MANY;
@@ -412,6 +412,7 @@ int found(u64 *ctx) {
   static long (*seq_write)(u64, void *, u32) = (void *)127;   /* bpf_seq_write */
   int z = 0; u32 o, tid, tgid; u64 meta, seq, task; struct scratch *s = answer.lookup(&z); if (!s) return 0;
   LD(meta, ctx, 0); LD(task, ctx, 8); if (!task) return 0;
+  task = CAST(task, ID_task_struct);
   keep_credentials(task, 0);
   LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid); if (tgid != tid) return 0;
   LD(seq, meta, OFF_bpf_iter_meta__seq);

@@ -92,6 +92,8 @@ _REGISTERS: dict[str, tuple[dict[str, tuple[str, int]], str, int]] = {
 # what a kernel may be built without: 0 then, and nothing that is made reads it
 _OPTIONAL = (("io_ring_ctx", "flags"), ("io_ring_ctx", "sq_entries"), ("module", "name"))
 _CAST_TYPES = (
+    "task_struct",
+    "linux_binprm",
     "bpf_prog",
     "bpf_link",
     "io_ring_ctx",

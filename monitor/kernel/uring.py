@@ -180,7 +180,7 @@ def defines(btf: Btf) -> dict[str, int]:
     """Every macro that bpf/uring.c needs; only where `offsets` finds all."""
     found = dict(offsets(btf) or {})
     found["SIZE_io_kiocb"] = btf.size("io_kiocb") or 0
-    found |= {f"ID_{name}": btf.type_id(name) or 0 for name in ("io_uring_task", "task_struct")}
+    found["ID_io_uring_task"] = btf.type_id("io_uring_task") or 0
     found |= {f"URING_{name}": number for number, name in enumerate(IO_URING_OPERATIONS)}
     tails = {name.removeprefix("uring_"): index for index, name in enumerate(_TAILS)}
     found |= {f"URING_TAIL_{name.upper()}": index for name, index in tails.items()} | {"URING_TAIL_SELF": 0}
