@@ -70,5 +70,5 @@ lock: ## pin the newest versions in requirements.lock
 	@scripts/setup.sh lock
 
 clean: ## remove .venv, ./var, caches and build output
-	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv var build dist monitor/_fastpath.* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

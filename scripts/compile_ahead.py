@@ -1,26 +1,23 @@
 """Compiles monitor/fastpath.py ahead of time:  python scripts/compile_ahead.py DIRECTORY  writes _fastpath.*.so there.
 
-The types are those that the pipeline itself passes: one is composed over empty rings and run once by numba. Needs a C
-compiler. The code is for every x86-64 processor of the last ten years (x86-64-v2), not for the one that builds.
+The types are those that the pipeline itself passes: one is composed over empty rings, and its first call is looked at. Needs a
+C compiler. The code is for every x86-64 processor of the last ten years (x86-64-v2), not for the one that builds.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 TARGETS = {"x86_64": "x86-64-v2"}
+os.environ["EBPF_MONITOR_JIT"] = "1"  # numba's functions, whatever lies there
 
 
-def main() -> int:
-    """Composes, runs once, compiles."""
-    directory = Path(sys.argv[1]).resolve()
-    warnings.simplefilter("ignore")  # numba.pycc: in maintenance, and the only one of its kind
-    import platform
-
-    from numba.pycc import CC
-
+def passed() -> list[Any]:
+    """The arguments of the pipeline's first call of the compiled pass."""
     from monitor import fastpath, replay
     from monitor.clock import WallClock
     from monitor.encode import Origin
@@ -35,14 +32,39 @@ def main() -> int:
     host = HostFacts("0" * 32, "boot", "build", "0" * 32, "0" * 8)
     pipeline = Pipeline(order, Origin(host, "0" * 16), Tasks(host, UserNames()), WallClock())
     order.look()
+    seen: list[Any] = []
+
+    def look(*arguments: Any) -> int:
+        seen.extend(arguments)
+        return fastpath.FULL
+
+    compiled, fastpath.run = fastpath.run, look
     pipeline.fill()
-    (signature,) = fastpath.run.signatures
+    fastpath.run = compiled
+    return seen
+
+
+def main() -> int:
+    """Composes, looks, compiles; modules made of older sources go."""
+    directory = Path(sys.argv[1]).resolve()
+    warnings.simplefilter("ignore")  # numba.pycc: in maintenance, and the only one of its kind
+    import platform
+
+    from numba import int64, typeof
+    from numba.pycc import CC
+
+    from monitor import ahead, fastpath
+
     compiler = CC("_fastpath")
     compiler.output_dir = str(directory)
+    compiler.output_file = ahead.file_name()
     compiler.use_nrt = False  # as monitor/ahead.py has it for the functions that run calls
     compiler.target_cpu = TARGETS.get(platform.machine(), "generic")
-    compiler.export("run", signature)(fastpath.run.py_func)
+    compiler.export("run", int64(*(typeof(argument) for argument in passed())))(fastpath.run.py_func)
     compiler.compile()
+    for old in directory.glob("_fastpath.*"):
+        if old.name != ahead.file_name():
+            old.unlink()
     return 0
 
 

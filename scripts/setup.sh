@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes a bare Debian 12, Debian 13 or Ubuntu 24.04 machine ready:  scripts/setup.sh run|package|test|kernels
 #
-#   run     what the monitor needs: Debian packages, .venv with the locked runtime requirements, .venv/bin/ebpf-monitor
+#   run     what the monitor needs: Debian packages, .venv with the locked runtime requirements, .venv/bin/ebpf-monitor, and the
+#           pass over the rings compiled ahead of time (monitor/ahead.py)
 #   package that, and what a package is built with
 #   test    that, and what the tests and linters need
 #   kernels that, and what boots other kernels
@@ -11,8 +12,8 @@
 # shell script because a bare machine may have no Python yet. The package index is the machine's own (pip's configuration).
 set -eu
 
-RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1"
-BUILD_PACKAGES="make gcc libc6-dev debhelper"
+RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev"
+BUILD_PACKAGES="make debhelper"
 TEST_PACKAGES="$BUILD_PACKAGES groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
 KERNEL_PACKAGES="$TEST_PACKAGES qemu-system-x86 debootstrap e2fsprogs"
 # Debian's own interpreter, never the first one on PATH: only this one fits the distribution's BCC.
@@ -127,7 +128,6 @@ fill_venv() { # $1: group
     pip install --no-deps --no-build-isolation --no-index --editable .
     printf '%s %s\n' "$(state)" "$1" >.venv/setup.stamp.new
     mv .venv/setup.stamp.new .venv/setup.stamp
-    say "ready: .venv/bin/ebpf-monitor"
 }
 
 add_promtool() { # .venv/bin/promtool out of Debian's prometheus, which is not installed: that would start a server
@@ -158,6 +158,24 @@ unpack() { # what it is for, then packages: downloads them and unpacks them into
         (cd "$work" && apt-get -q -y download "$@") >"$work/log" 2>&1 || { cat "$work/log" >&2; die "apt-get could not download $*"; }
     fi
     for package in "$work"/*.deb; do dpkg -x "$package" "$work/tree"; done
+}
+
+# ---- the compiled pass -----------------------------------------------------------------------------------------------
+
+pass_state() { # one line: changes whenever something that the module is made from changes
+    cat .venv/setup.stamp monitor/ahead.py monitor/fastpath.py monitor/fasttext.py monitor/model.py monitor/events/*.py \
+        scripts/compile_ahead.py | sha256sum
+}
+
+has_pass() { [ "$(cat .venv/pass.stamp 2>/dev/null)" = "$(pass_state)" ] && ls monitor/_fastpath.*.so >/dev/null 2>&1; }
+
+make_pass() { # without it the monitor works too: numba compiles at its start
+    say "compiling the pass over the rings ahead of time"
+    if .venv/bin/python scripts/compile_ahead.py monitor </dev/null >.venv/pass.log 2>&1; then
+        pass_state >.venv/pass.stamp
+    else
+        say "that failed ($PWD/.venv/pass.log); numba compiles it at each start instead"
+    fi
 }
 
 # ---- the lock file ---------------------------------------------------------------------------------------------------
@@ -203,12 +221,15 @@ esac
 
 # shellcheck disable=SC2086 # lists of words
 missing=$(missing_packages $packages)
-if [ -z "$missing" ] && is_ready "$1"; then exit 0; fi
+if [ -z "$missing" ] && is_ready "$1" && has_pass; then exit 0; fi
 exec 9<scripts/setup.sh
 flock -n 9 || { say "waiting for another setup in this directory"; flock 9; }
 # shellcheck disable=SC2086
 [ -z "$missing" ] || install_packages $missing
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "needs Python 3.11; $PYTHON is older (Debian 12, Ubuntu 24.04 or later)"
-if is_ready "$1"; then exit 0; fi
-make_venv
-fill_venv "$1"
+if ! is_ready "$1"; then
+    make_venv
+    fill_venv "$1"
+fi
+has_pass || make_pass
+say "ready: .venv/bin/ebpf-monitor"

@@ -6,6 +6,7 @@ Owns the promises of `make setup` that can be kept without root and network; nev
 from __future__ import annotations
 
 import configparser
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from monitor import ahead
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "setup.sh"
@@ -133,7 +136,12 @@ def test_wheel_has_the_command_and_the_version_of_the_program(wheel: zipfile.Zip
 # ---- the setup script, on a machine of stubs -------------------------------------------------------------------------
 
 
-HARMLESS = "cat cut dirname env flock grep mktemp readlink rm sed sh sha256sum sort tail tee"
+HARMLESS = "cat cut dirname env flock grep ls mktemp readlink rm sed sh sha256sum sort tail tee"
+
+
+def found_in(package: Path) -> list[Path]:
+    """What the compiled pass is made of."""
+    return [path for pattern in ahead.SOURCES for path in sorted(package.glob(pattern))]
 
 
 class Machine:
@@ -149,6 +157,10 @@ class Machine:
         self.calls.touch()
         for name in ("setup.cfg", "pyproject.toml", "requirements.lock", "scripts/setup.sh"):
             shutil.copy(ROOT / name, self.checkout / name)
+        for source in (ROOT / "monitor/ahead.py", ROOT / "scripts/compile_ahead.py", *found_in(ROOT / "monitor")):
+            copy = self.checkout / source.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
         for command in HARMLESS.split():
             (self.real / command).symlink_to(shutil.which(command) or f"/usr/bin/{command}")
         self.stub("sleep", "exit 0")
@@ -173,7 +185,7 @@ class Machine:
 
     def install(self, group: str) -> None:
         """Makes it look as if `setup.sh group` had been there: packages, commands, and the stamp of this very state."""
-        packages = "python3 python3-venv python3-bpfcc libbpf1 make gcc libc6-dev debhelper groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
+        packages = "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev make debhelper groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
         self.stub("dpkg-query", "echo '" + "".join(f"installed:{package} " for package in packages.split()) + "'")
         for name in ("python", "ebpf-monitor"):
             path = self.checkout / ".venv/bin" / name
@@ -186,6 +198,12 @@ class Machine:
         self.stub("flock", "exit 1")  # the first thing a setup does that has something to do: ends the script here
         assert self.is_due(group)
         stamp.write_text(f"{(self.bin / 'state').read_text().split()[0]} {group}\n")
+        (self.checkout / "monitor/_fastpath.0.so").touch()
+        made_of = [stamp, self.checkout / "monitor/ahead.py", *found_in(self.checkout / "monitor")]
+        digest = hashlib.sha256(
+            b"".join(path.read_bytes() for path in (*made_of, self.checkout / "scripts/compile_ahead.py"))
+        )
+        (self.checkout / ".venv/pass.stamp").write_text(f"{digest.hexdigest()}  -\n")
 
     def is_due(self, group: str) -> bool:
         """Whether setup.sh would do something; checks that it is silent when it would not."""
@@ -203,7 +221,10 @@ def test_setup_without_network_tries_three_times_and_says_so(machine: Machine) -
     machine.stub("apt-get", "echo 'E: Temporary failure resolving the mirror'; exit 100")
     done = machine.setup()
     assert done.returncode == 1
-    assert "apt-get could not install python3 python3-venv python3-bpfcc libbpf1. Is there a network" in done.stderr
+    assert (
+        "apt-get could not install python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev. Is there a network"
+        in done.stderr
+    )
     assert "E: Temporary failure resolving the mirror" in done.stderr
     assert len([call for call in machine.called("apt-get") if call.endswith(" update")]) == 3
 
@@ -227,8 +248,8 @@ def test_setup_installs_only_what_is_missing(machine: Machine) -> None:
         "python3-venv",
         "python3-bpfcc",
         "libbpf1",
-        "make",
         "libc6-dev",
+        "make",
         "debhelper",
         "groff-base",
         "gnupg",
@@ -277,7 +298,13 @@ def test_setup_of_the_run_group_does_not_contain_the_test_group(machine: Machine
     assert machine.is_due("test")
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "setup.cfg", "pyproject.toml", "scripts/setup.sh"])
+CHANGED = [
+    "requirements.lock", "setup.cfg", "pyproject.toml", "scripts/setup.sh",
+    "monitor/fastpath.py", "monitor/events/files.py", "scripts/compile_ahead.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED)
 def test_setup_is_due_again_after_a_change(machine: Machine, name: str) -> None:
     machine.install("run")
     with (machine.checkout / name).open("a") as file:
