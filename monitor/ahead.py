@@ -48,8 +48,8 @@ MODULE = _module()
 
 
 PLAIN = True
-"""The functions are plain Python."""
-if MODULE is None:
+"""The functions are plain Python: a hundred times slower."""
+if MODULE is None and util.find_spec("numba"):
     import numba
 
     PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
@@ -57,7 +57,7 @@ if MODULE is None:
 
 def njit(*, nogil: bool, cache: bool) -> Callable[[F], F]:
     """numba's, or one that leaves a function as it is."""
-    if MODULE is not None:
+    if PLAIN:
         return lambda function: function
     # Without numba's own memory management: nothing here allocates, and the atomic counting of references to the arrays at
     # each call took more than half of the pass (780 -> 310 ns for a line).

@@ -6,7 +6,6 @@ Owns one small function for each check; it tries things out but changes nothing,
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import platform
 import re
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from monitor import status
+from monitor import ahead, status
 from monitor.compact import neutral
 from monitor.config_keys import Config
 from monitor.enrich import HostFacts, HostFactsError
@@ -239,10 +238,10 @@ def _features(host: Host) -> Iterator[Check]:
 
 
 def _numba(_: Host) -> Iterator[Check]:
-    if importlib.util.find_spec("monitor._fastpath"):
+    if ahead.MODULE is not None:
         yield Check("numba", "ok", "not needed: the reading of the rings was compiled ahead of time")
-    elif importlib.util.find_spec("numba"):
-        yield Check("numba", "ok", "the reading of the rings is compiled")
+    elif not ahead.PLAIN:
+        yield Check("numba", "warn", "the reading of the rings is compiled at each start: 0.5 s and 100 MB more", "make setup")
     else:
         yield Check("numba", "warn", "not installed: reading the rings takes a hundred times longer", "make setup")
 
