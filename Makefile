@@ -23,9 +23,13 @@ run: setup ## show events live, until Ctrl-C; the log is under ./var/ (needs roo
 test: ## install what the tests need and run all of them (needs root)
 	@[ "$$(id -u)" -eq 0 ] || { echo "make test: the tests on the real kernel need root: sudo make test (make check runs all the others)" >&2; exit 1; }
 	@scripts/setup.sh test
-	@EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) $(ARGS) || { \
+	@# Side by side what needs no root; one after the other what watches the whole machine.
+	@export EBPF_MONITOR_KERNEL_TESTS=1; failed=; \
+	$(PYTEST) -m 'not root' -n auto --dist loadgroup $(ARGS) || [ $$? -eq 5 ] || failed=1; \
+	$(PYTEST) -m root $(ARGS) || [ $$? -eq 5 ] || failed=1; \
+	[ -z "$$failed" ] || { \
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \
-	  EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }
+	  $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }
 
 test-system: ## install the package in a container with a real systemd and test the service there (make test has them too)
 	@scripts/setup.sh test

@@ -22,7 +22,7 @@ static inline struct arguments *take_arguments(u32 cpu, u64 ts, u64 regs, u32 co
   struct arguments *in = arguments.lookup(&cpu); if (!in || in->ts == ts) return in;
   in->ts = ts;
   if (compat & SOCKETCALL) {
-    u64 p; u32 v[6] = {}; LD(p, regs, OFF_pt_regs__cx); bpf_probe_read_user(v, sizeof v, (void *)p);
+    u64 p; u32 v[6] = {}; LD(p, regs, OFF_pt_regs__cx); read_user(v, sizeof v, (void *)p);
     in->a[0] = v[0]; in->a[1] = v[1]; in->a[2] = v[2]; in->a[3] = v[3]; in->a[4] = v[4]; in->a[5] = v[5];
   } else if (compat) {
     LD(in->a[0], regs, OFF_pt_regs__bx); LD(in->a[1], regs, OFF_pt_regs__cx); LD(in->a[2], regs, OFF_pt_regs__dx);
@@ -222,7 +222,7 @@ int sys_exit(u64 *ctx) {
     u32 of = 0, fm = 0; KL4(of, f, OFF_file__f_flags); extra = of;
     KL4(fm, f, OFF_file__f_mode); if (fm & 0x100000) kf |= KF_CREATED;    /* FMODE_CREATED */
     u64 given = 0;      /* creation flags are not kept in the file: from the call, for what they are worth */
-    if (call & CALL_FLAGS2) { u64 how; REGISTER2(how); bpf_probe_read_user(&given, 8, (void *)how); }
+    if (call & CALL_FLAGS2) { u64 how; REGISTER2(how); read_user(&given, 8, (void *)how); }
     else if (call & CALL_AT) { REGISTER2(given); } else if (!(call & CALL_HANDLE)) { REGISTER1(given) }
     extra |= given & 03300;   /* O_CREAT, O_EXCL, O_TRUNC... */
     extra |= given & 02001000;
@@ -318,7 +318,7 @@ int open_failed(u64 *ctx) {
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (call & CALL_AT) { ARG0(dirfd); ARG1(user); ARG2(given); } else { ARG0(user); ARG1(given); }
   if (call & CALL_HANDLE) user = 0;
-  if (user && !bpf_probe_read_user(&first, 1, (void *)user) && first && first != '/' && open_base(task, call, dirfd, &mnt, &d, &inode)) {
+  if (user && !read_user(&first, 1, (void *)user) && first && first != '/' && open_base(task, call, dirfd, &mnt, &d, &inode)) {
     key = path_key(mnt, d, inode, c->seed, &l); kf |= KF_RELATIVE;
     if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
   }
@@ -328,7 +328,7 @@ int open_failed(u64 *ctx) {
   struct file_open_event *e = (void *)p;
   if (user) n = user_string(p + 64, 4096, user);
   if (n <= 0) { kf |= KF_UNNAMED; n = 0; } else { kf |= longer(user, n) ? KF_CLAIMED | KF_TRUNCATED : KF_CLAIMED; n -= 1; units += (n + 63) >> 6; }
-  if (call & CALL_FLAGS2) { u64 how = given; given = 0; bpf_probe_read_user(&given, 8, (void *)how); }
+  if (call & CALL_FLAGS2) { u64 how = given; given = 0; read_user(&given, 8, (void *)how); }
   e->type = FILE_OPEN; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = -1;
   e->session = n; e->generation = 0; e->oflags = (u32)given;
   push(h, units);
@@ -345,7 +345,7 @@ int process_failed(u64 *ctx) {
     u64 name = call & CALL_AT ? a1 : a0;
     o = blob_cwd(s, o, BLOB_DIRECTORY, task);
     o = blob_user_string(s, o, BLOB_NAME, name);
-    if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE, task, call & CALL_AT ? (int)a0 : -100);
+    if (!read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, BLOB_BASE, task, call & CALL_AT ? (int)a0 : -100);
   }
   record_end(ctx, h, s, o, CLASS_PROCESS);
   return end(h);

@@ -51,21 +51,27 @@ static inline void hook_identity(struct hook_slot *p, u64 d) {
 #define MNT_OF(path) ({ u64 m_; LD(m_, path, OFF_path__mnt); m_; })
 #define DENTRY_OF(path) ({ u64 d_; LD(d_, path, OFF_path__dentry); d_; })
 
-#define ONE_NAME(name, event) \
-  int name(u64 *ctx) { struct hook_slot *p = hook_begin(event); if (!p) return 0; u64 dir, d; LD(dir, ctx, 0); LD(d, ctx, 8); \
-    hook_identity(p, d); FIRST(p, MNT_OF(dir), d) return 0; }
-ONE_NAME(path_unlink, FILE_DELETE)
-ONE_NAME(path_rmdir, FILE_RMDIR)
-ONE_NAME(path_mkdir, FILE_MKDIR)
-#define ONE_PATH(name, event) \
-  int name(u64 *ctx) { struct hook_slot *p = hook_begin(event); if (!p) return 0; u64 path; LD(path, ctx, 0); \
-    u64 d = DENTRY_OF(path); hook_identity(p, d); FIRST(p, MNT_OF(path), d) return 0; }
-ONE_PATH(path_chmod, FILE_MODE)
-ONE_PATH(path_chown, FILE_OWNER)
-ONE_PATH(path_truncate, FILE_TRUNCATE)
+static inline int one_name(u64 *ctx, u32 event) {
+  struct hook_slot *p = hook_begin(event); if (!p) return 0;
+  u64 dir, d; LD(dir, ctx, 0); LD(d, ctx, 8);
+  hook_identity(p, d); FIRST(p, MNT_OF(dir), d)
+  return 0;
+}
+int path_unlink(u64 *ctx) { return one_name(ctx, FILE_DELETE); }
+int path_rmdir(u64 *ctx) { return one_name(ctx, FILE_RMDIR); }
+int path_mkdir(u64 *ctx) { return one_name(ctx, FILE_MKDIR); }
+static inline int one_path(u64 *ctx, u32 event) {
+  struct hook_slot *p = hook_begin(event); if (!p) return 0;
+  u64 path; LD(path, ctx, 0); u64 d = DENTRY_OF(path);
+  hook_identity(p, d); FIRST(p, MNT_OF(path), d)
+  return 0;
+}
+int path_chmod(u64 *ctx) { return one_path(ctx, FILE_MODE); }
+int path_chown(u64 *ctx) { return one_path(ctx, FILE_OWNER); }
+int path_truncate(u64 *ctx) { return one_path(ctx, FILE_TRUNCATE); }
 
 static inline void hook_text(struct hook_slot *p, u64 text) {
-  long n = bpf_probe_read_kernel_str(p->b + SLOT_HALF, 4096, (void *)text);
+  long n = read_kernel_text(p->b + SLOT_HALF, 4096, (void *)text);
   p->bytes2 = n > 0 ? n - 1 : 0;
 }
 int path_symlink(u64 *ctx) {
@@ -93,7 +99,7 @@ int sb_mount(u64 *ctx) {
   u64 source, path, type; LD(source, ctx, 0); LD(path, ctx, 8); LD(type, ctx, 16);
   FIRST(p, MNT_OF(path), DENTRY_OF(path))
   if (source) hook_text(p, source);
-  if (type) { long n = bpf_probe_read_kernel_str(p->type, 64, (void *)type); p->type_bytes = n > 0 ? n - 1 : 0; }
+  if (type) { long n = read_kernel_text(p->type, 64, (void *)type); p->type_bytes = n > 0 ? n - 1 : 0; }
   return 0;
 }
 int sb_umount(u64 *ctx) {

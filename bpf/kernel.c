@@ -28,7 +28,7 @@ static inline u32 blob_program(struct scratch *s, u32 o, u64 f) {
   }
   o = blob_end(s, o, BLOB_PROGRAM, sizeof *p);
   if (name) {
-    long n = bpf_probe_read_kernel_str(blob_at(s, o), 128, (void *)name);
+    long n = read_kernel_text(blob_at(s, o), 128, (void *)name);
     if (n > 1) o = blob_end(s, o, BLOB_TEXT, (n - 1) & 127);
   }
   return o;
@@ -60,7 +60,7 @@ int kernel_act(u64 *ctx) {
     o = blob_user_string(s, o, BLOB_TEXT, argument(in, CALL_NAME2(spec)));
     struct module_name *m = module_names.lookup(&i);
     if (m && m->tid == tid) {
-      long n = bpf_probe_read_kernel_str(blob_at(s, o), MODULE_NAME - 8, m->name);
+      long n = read_kernel_text(blob_at(s, o), MODULE_NAME - 8, m->name);
       if (n > 1) o = blob_end(s, o, BLOB_TEXT2, (n - 1) & 63);
       m->tid = 0;
     }
@@ -68,8 +68,8 @@ int kernel_act(u64 *ctx) {
     if (f) o = blob_program(s, o, f);
     else if (in->a[0] == 5) {                                      /* a load that failed: the caller's word */
       struct program *p = (struct program *)blob_at(s, o); __builtin_memset(p, 0, sizeof *p); s->e.kf |= KF_CLAIMED;
-      bpf_probe_read_user(&p->type, 4, (void *)in->a[1]); bpf_probe_read_user(&p->length, 4, (void *)(in->a[1] + 4));
-      bpf_probe_read_user(p->name, 16, (void *)(in->a[1] + 48));
+      read_user(&p->type, 4, (void *)in->a[1]); read_user(&p->length, 4, (void *)(in->a[1] + 4));
+      read_user(p->name, 16, (void *)(in->a[1] + 48));
       o = blob_end(s, o, BLOB_PROGRAM, sizeof *p);
     }
   } else if (f && anonymous(f, NAMED_IO_URING)) {

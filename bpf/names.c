@@ -16,7 +16,7 @@ static inline struct scratch *act_begin(u64 task, u64 ts, u32 cpu, u64 spec, str
 static inline u32 blob_named(struct scratch *s, u32 o, u64 task, u64 name, int dirfd, u16 kind, u16 base) {
   u8 first = 0;
   o = blob_user_string(s, o, kind, name);
-  if (!bpf_probe_read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, base, task, dirfd);
+  if (!read_user(&first, 1, (void *)name) && first != '/') o = blob_base(s, o, base, task, dirfd);
   return o;
 }
 static inline void identify(struct scratch *s, u64 f) {
@@ -30,15 +30,15 @@ static inline void identify(struct scratch *s, u64 f) {
 static inline u32 blob_mount(struct scratch *s, u32 o, u64 task, struct arguments *in, s64 ret, u32 dir) {
   u64 f, mnt = 0, sb = 0, type = 0, text = 0, mp; u8 first = 1; long n;
   if (dir == NOT_A_PATH) return blob_user_string(s, o, BLOB_TEXT2, in->a[2]);
-  if (ret < 0 || !dir || bpf_probe_read_user(&first, 1, (void *)in->a[1]) || first) return o;
+  if (ret < 0 || !dir || read_user(&first, 1, (void *)in->a[1]) || first) return o;
   f = fd_file(task, (u32)in->a[0]); if (!f) return o;
   s->e.kf &= ~KF_CLAIMED;
   identify(s, f); o = blob_file(s, o, BLOB_PATH, f);
   KL(mnt, f, OFF_file__f_path__mnt); mp = CAST(mnt - OFF_mount__mnt, ID_mount);
   KL(text, mp, OFF_mount__mnt_devname);
   KL(sb, mp, OFF_mount__mnt + OFF_vfsmount__mnt_sb); KL(type, sb, OFF_super_block__s_type); KL(type, type, OFF_file_system_type__name);
-  n = bpf_probe_read_kernel_str(blob_at(s, o), 4096, (void *)text); if (n > 0) o = blob_end(s, o, BLOB_TEXT, (n - 1) & 4095);
-  n = bpf_probe_read_kernel_str(blob_at(s, o), 128, (void *)type); if (n > 0) o = blob_end(s, o, BLOB_TEXT2, (n - 1) & 127);
+  n = read_kernel_text(blob_at(s, o), 4096, (void *)text); if (n > 0) o = blob_end(s, o, BLOB_TEXT, (n - 1) & 4095);
+  n = read_kernel_text(blob_at(s, o), 128, (void *)type); if (n > 0) o = blob_end(s, o, BLOB_TEXT2, (n - 1) & 127);
   return o;
 }
 

@@ -77,7 +77,7 @@ static inline u32 copy_names(u64 mnt, u64 d, u8 *out, volatile u32 *count) {
     }
     KL(name, d, OFF_dentry__d_name__name); KL(parent, d, OFF_dentry__d_parent);
     u32 o = *count;
-    long n = bpf_probe_read_kernel_str(out + (o & (NAMES_MAX - 1)), 256, (void *)name);
+    long n = read_kernel_text(out + (o & (NAMES_MAX - 1)), 256, (void *)name);
     *count = o + (n & ~(n >> 63));
     if (parent == d) break;
     d = parent;

@@ -65,7 +65,7 @@ static inline u32 cgroup_names(u64 node, u8 *out, volatile u32 *count) {
     name = up = 0; KL(up, node, OFF_kernfs_node__parent); KL(name, node, OFF_kernfs_node__name);
     if (!up) break;
     u32 o = *count;
-    long n = bpf_probe_read_kernel_str(out + (o & 1023), 128, (void *)name);
+    long n = read_kernel_text(out + (o & 1023), 128, (void *)name);
     *count = o + (n & ~(n >> 63));
     node = up;
   }
@@ -121,7 +121,7 @@ static inline u32 blob_cwd(struct scratch *s, u32 o, u16 kind, u64 task) {
 /* Does the caller's string go on behind the 4095 bytes that are kept? */
 static inline int longer(u64 user, long n) {
   u8 next = 0;
-  return n == 4096 && !bpf_probe_read_user(&next, 1, (void *)(user + 4095)) && next;
+  return n == 4096 && !read_user(&next, 1, (void *)(user + 4095)) && next;
 }
 static inline u32 blob_user_string(struct scratch *s, u32 o, u16 kind, u64 user) {
   long n = user_string(blob_at(s, o), 4096, user);
@@ -259,7 +259,7 @@ static inline u16 current_nr(void) {
   u64 task = current_task(); u32 tgid, tid; LD4(tgid, task, OFF_task_struct__tgid); LD4(tid, task, OFF_task_struct__pid);
 
 static inline u32 blob_kernel_string(struct scratch *s, u32 o, u16 kind, u64 text) {
-  long n = bpf_probe_read_kernel_str(blob_at(s, o), 4096, (void *)text);
+  long n = read_kernel_text(blob_at(s, o), 4096, (void *)text);
   return n > 0 ? blob_end(s, o, kind, (n - 1) & 4095) : o;
 }
 /* Configured variables of the new program's environment. */
@@ -277,12 +277,12 @@ static inline u32 blob_environment(struct scratch *s, u32 o, struct config *c, u
   EACH(i, ENVIRONMENT_SEEN, c) {
     u32 at = *count & 4095; u8 *out = blob_at(s, o) + at; long n;
     if (p >= last || *count > 3 * 1024) break;
-    begins[0] = begins[1] = 0; bpf_probe_read_user(begins, 16, (void *)p);
+    begins[0] = begins[1] = 0; read_user(begins, 16, (void *)p);
     u64 other = other_than(c, 0, begins) & other_than(c, 1, begins) & other_than(c, 2, begins) & other_than(c, 3, begins);
     n = user_string(out, 1024, p);
     if (n <= 0) break;
     p += n;
-    if (n == 1024) { u8 rest = 0; bpf_probe_read_user(&rest, 1, (void *)(p - 1)); if (rest) break; }   /* longer: what follows is not told */
+    if (n == 1024) { u8 rest = 0; read_user(&rest, 1, (void *)(p - 1)); if (rest) break; }   /* longer: what follows is not told */
     *count += n & (other - 1);
   }
   return *count ? blob_end(s, o, BLOB_ENVIRONMENT, *count & 4095) : o;
@@ -345,7 +345,7 @@ int sched_process_exec(u64 *ctx) {
   if (n > c->args_limit) { n = c->args_limit; s->e.original = whole; s->e.kf |= KF_TRUNCATED; }
   if (n > 16383) n = 16383;
   u64 bounded = n; asm volatile("%0 &= 16383" : "+r"(bounded));    /* the compiler would drop a plain `&`, and the verifier needs it */
-  if (n && !bpf_probe_read_user(blob_at(s, o), bounded, (void *)a)) o = blob_end(s, o, BLOB_ARGS, n);
+  if (n && !read_user(blob_at(s, o), bounded, (void *)a)) o = blob_end(s, o, BLOB_ARGS, n);
   else if (n) s->e.original = whole, s->e.kf |= KF_TRUNCATED;
   record_end(ctx, h, s, o, CLASS_PROCESS);
   s = record_begin(task, ts, cpu, PROCESS_CREDENTIALS, 0, nr, 0, -1); if (!s) return end(h);

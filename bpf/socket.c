@@ -38,7 +38,7 @@ static inline u32 unix_name(u64 addr, u8 *out) {
   KL4(len, addr, OFF_unix_address__len);
   if (len <= 2 || len > 110) return 0;
   len = (len - 2) & 127;
-  if (bpf_probe_read_kernel(out, len, (void *)(addr + OFF_unix_address__name + 2))) return 0;
+  if (read_kernel(out, len, (void *)(addr + OFF_unix_address__name + 2))) return 0;
   return len;
 }
 /* Writes a socket definition to `p`, which has room for 512 bytes; returns its length. */
@@ -65,15 +65,15 @@ static inline u32 named_address(struct arguments *in, u32 compat, u32 call, u8 *
   u64 p = 0, msg, n = 0; u32 length = 0, short_p = 0;
   if (call & CALL_ADDRESS) {
     ARG4(p); ARG5(n);
-    if ((call & CALL_OP) == OP_READ) { u64 where = n; n = 0; bpf_probe_read_user(&length, 4, (void *)where); n = length; }
+    if ((call & CALL_OP) == OP_READ) { u64 where = n; n = 0; read_user(&length, 4, (void *)where); n = length; }
   } else if (call & (CALL_MSG | CALL_MMSG)) {
     ARG1(msg);
-    if (compat) { bpf_probe_read_user(&short_p, 4, (void *)msg); p = short_p; } else bpf_probe_read_user(&p, 8, (void *)msg);
-    bpf_probe_read_user(&length, 4, (void *)(msg + (compat ? 4 : 8))); n = length;
+    if (compat) { read_user(&short_p, 4, (void *)msg); p = short_p; } else read_user(&p, 8, (void *)msg);
+    read_user(&length, 4, (void *)(msg + (compat ? 4 : 8))); n = length;
   }
   if (!p || n < 2 || n > 128) return 0;
   n = n > 112 ? 112 : n;
-  if (bpf_probe_read_user(out, n & 127, (void *)p)) return 0;
+  if (read_user(out, n & 127, (void *)p)) return 0;
   return n;
 }
 /* Bytes of a call that returns a number of messages. */
@@ -83,7 +83,7 @@ static inline s64 message_bytes(struct arguments *in, u32 compat, s64 messages) 
 #pragma nounroll
   for (i = 0; i < 1024; i++) {                       /* UIO_MAXIOV */
     if (i >= messages) break;
-    one = 0; bpf_probe_read_user(&one, 4, (void *)(vector + size * i + length)); sum += one;
+    one = 0; read_user(&one, 4, (void *)(vector + size * i + length)); sum += one;
   }
   return sum;
 }
@@ -195,7 +195,7 @@ int socket_record(u64 *ctx) {
   if (op == OP_CONNECT || op == OP_BIND) {
     ARG1(user); ARG2(n);
     if (n > 112) n = 112;
-    if (n > 1 && !bpf_probe_read_user(blob_at(s, o), n & 127, (void *)user)) o = blob_end(s, o, BLOB_ADDRESS, n & 127);
+    if (n > 1 && !read_user(blob_at(s, o), n & 127, (void *)user)) o = blob_end(s, o, BLOB_ADDRESS, n & 127);
   }
   if (f && (mode & 0170000) == 0140000) {
     key = look_at_socket(f, c->seed, &x);

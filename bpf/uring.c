@@ -56,7 +56,7 @@ static inline int restart(u64 *ctx, struct account *h, u32 tail) { jump_uring.ca
 
 static inline u32 kernel_string(u8 *out, u64 filename) {
   u64 name = 0; RD(&name, 8, filename + OFF_filename__name);
-  long n = bpf_probe_read_kernel_str(out, 4096, (void *)name);
+  long n = read_kernel_text(out, 4096, (void *)name);
   return n > 0 ? (n - 1) & 4095 : 0;
 }
 /* What the completion will not know any more. */
@@ -65,7 +65,7 @@ static inline void note_names(struct pending *p, struct request *q, u32 op, u16 
   p->bytes = p->bytes2 = 0; p->dfd = p->dfd2 = -100; p->value = 0;
   if (op == OP_CONNECT) {                            /* the caller's word, as of a call: where the kernel's copy lies is not in BTF */
     n = Q4(io_connect__addr_len); if (n > 112) n = 112;
-    if (n > 1 && !bpf_probe_read_user(p->name, n & 127, (void *)Q8(io_connect__addr))) p->bytes = n & 127;
+    if (n > 1 && !read_user(p->name, n & 127, (void *)Q8(io_connect__addr))) p->bytes = n & 127;
     return;
   }
   if (op == OP_OPEN) { p->dfd = Q4(io_open__dfd); one = Q8(io_open__filename); }
@@ -79,7 +79,7 @@ static inline void note_names(struct pending *p, struct request *q, u32 op, u16 
     one = Q8(io_link__oldpath); two = Q8(io_link__newpath);
   } else if (nr == URING_SETXATTR || nr == URING_FSETXATTR) {
     if (nr == URING_SETXATTR) one = Q8(io_xattr__filename);
-    long m = bpf_probe_read_kernel_str(p->name2, 256, (void *)Q8(io_xattr__ctx__kname));
+    long m = read_kernel_text(p->name2, 256, (void *)Q8(io_xattr__ctx__kname));
     p->bytes2 = m > 0 ? (m - 1) & 255 : 0;
   }
   if (one) p->bytes = kernel_string(p->name, one);
@@ -88,7 +88,7 @@ static inline void note_names(struct pending *p, struct request *q, u32 op, u16 
 
 /* A kernel string that was noted, as a blob; and the directory it starts from when it is relative. */
 static inline u32 blob_kernel(struct scratch *s, u32 o, u16 kind, u8 *from, u32 n) {
-  bpf_probe_read_kernel(blob_at(s, o), n & 4095, from);
+  read_kernel(blob_at(s, o), n & 4095, from);
   return blob_end(s, o, kind, n & 4095);
 }
 static inline u32 blob_noted(struct scratch *s, u32 o, u64 task, u8 *from, u32 n, int dirfd, u16 kind, u16 base) {
@@ -290,7 +290,7 @@ int uring_open_failed(u64 *ctx) {
   u8 *out = room(h, cpu, 64 + 4096 + 64, 0);
   if (!out || h->undefinable) { h->refused_ring[CLASS_FILE]++; if (p) pending.delete(&request); return end(h); }
   struct file_open_event *e = (void *)out;
-  if (p) { n = p->bytes & 4095; bpf_probe_read_kernel(out + 64, n, p->name); }
+  if (p) { n = p->bytes & 4095; read_kernel(out + 64, n, p->name); }
   if (!n) kf |= KF_UNNAMED; else { kf |= KF_CLAIMED; units += (n + 63) >> 6; }
   e->type = FILE_OPEN; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = -1;
   e->session = n; e->generation = 0; e->oflags = (u32)Q8(io_open__how__flags);

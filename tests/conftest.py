@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
 FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
+TOGETHER = {"elasticsearch": "elasticsearch", "kernels": "kernels"}
+"""folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package"""
 
 # A shell's background job ignores SIGINT, and so would every program that these tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,8 +63,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Marks the tests of tests/kernel and tests/bench by their folder, so that none can be forgotten."""
     for item in items:
         if item.path.is_relative_to(ROOT / "tests"):
-            for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
+            folder = item.path.relative_to(ROOT / "tests").parts[0]
+            for mark in FOLDER_MARKS.get(folder, ()):
                 item.add_marker(mark)
+            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, item.path.name)))
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures are made

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,7 @@ _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
 SLACK = 20480
 SCRATCH = 65536 + 17408
+_PROGRAM = re.compile(r"^int (\w+)\(u64 \*ctx\)", re.MULTILINE)
 
 
 class CompileError(Exception):
@@ -193,10 +196,13 @@ def source_directory() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "bpf"
 
 
-def text() -> str:
-    """The whole C text."""
+def text(wanted: Collection[str] | None = None) -> str:
+    """The whole C text; None of it is left out, but of programs that are not `wanted` the compiler makes nothing."""
     directory = source_directory()
-    return "\n".join((directory / name).read_text(encoding="utf-8") for name in SOURCES)
+    whole = "\n".join((directory / name).read_text(encoding="utf-8") for name in SOURCES)
+    if wanted is None:
+        return whole
+    return _PROGRAM.sub(lambda found: found[0] if found[1] in wanted else f"static inline {found[0]}", whole)
 
 
 def defines(made: Shape, btf: Btf) -> dict[str, int]:
@@ -242,8 +248,8 @@ def digest(made: Shape) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def compile_text(made: Shape, btf: Btf) -> Any:
-    """The BCC object with maps made and functions compiled. Raises CompileError."""
+def compile_text(made: Shape, btf: Btf, wanted: Collection[str]) -> Any:
+    """The BCC object with maps made and the wanted programs compiled. Raises CompileError."""
     with tempfile.TemporaryDirectory(prefix="ebpf-monitor-") as tree:
         headers.write_tree(tree)
         os.environ["BCC_KERNEL_SOURCE"] = tree
@@ -251,7 +257,7 @@ def compile_text(made: Shape, btf: Btf) -> Any:
         flags = [f"-D{name}={value}" for name, value in defines(made, btf).items()]
         try:
             return bcc.BPF(
-                text=text(),
+                text=text(wanted),
                 cflags=[*flags, "-Wno-macro-redefined", "-Wno-unused-value", "-Wno-address-of-packed-member"],
             )
         except Exception as error:  # BCC raises bare Exception
@@ -263,7 +269,8 @@ def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
 
     Where an instruction loads a map's address, its immediate is the map's index in "maps". Raises CompileError.
     """
-    module = compile_text(made, btf)
+    wanted = list(dict.fromkeys((*made.loaded_for, *made.hooks, *ON_DEMAND)))
+    module = compile_text(made, btf, wanted)
     maps: list[list[Any]] = []
     index: dict[int, int] = {}
     for name in (*MAPS, *PRIVATE_MAPS, *(URING_MAPS if made.uring else ())):
@@ -271,7 +278,7 @@ def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
         index[module[name].map_fd] = len(maps)
         maps.append([name, about.type, about.key_size, about.value_size, about.max_entries, about.flags])
     programs = {}
-    for name in dict.fromkeys((*made.loaded_for, *made.hooks, *ON_DEMAND)):
+    for name in wanted:
         code = bytearray(module.dump_func(name.encode()))
         for at in range(0, len(code), 8):
             if code[at] == _LOAD_ADDRESS and code[at + 1] >> 4 == _PSEUDO_MAP_FD:

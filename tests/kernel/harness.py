@@ -25,6 +25,7 @@ import orjson
 
 from monitor import reader
 from monitor.reader import Document
+from tests import compiled as kept
 from tests.kernel.monitor_process import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,6 +248,8 @@ class MonitorRun:
     """Python lines to run before the monitor, in its process; None: `python -m monitor run`"""
     process: subprocess.Popen[str] | None = None
     prefix: tuple[str, ...] = ()
+    lends: bool = True
+    """what is compiled serves all tests of a session"""
     _looked: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -269,13 +272,15 @@ class MonitorRun:
         (self.base / "ready").unlink(missing_ok=True)
         config = {
             "events_dir": str(self.base / "events"),
-            "output_dir": str(self.base.parent.parent / "compiled"),  # what is compiled serves all tests of a session
+            "output_dir": str(self.base / "out"),
             "run_dir": str(self.base / "run"),
             "pin_dir": str(self.pin_dir),
             "profile": "full",
             "ring_bytes": 8 << 20,
             "control_ring_bytes": 4 << 20,
         } | self.settings
+        if self.lends:
+            kept.lend(Path(config["output_dir"]))
         path = self.base / "config.json"
         path.write_text(json.dumps(config))
         path.chmod(0o600)
@@ -305,6 +310,8 @@ class MonitorRun:
             f"the monitor is ready: {self.output}",
         )
         assert process.poll() is None, f"the monitor ended with {process.returncode}: {self.output}"
+        if self.lends:
+            kept.keep(self.base / "out")
         return time.monotonic() - begun
 
     @property

@@ -41,7 +41,7 @@ def test_a_capture_of_another_layout_is_removed_and_said_and_what_others_pinned_
     (old,) = monitor.captures()
     foreign = monitor.pin_dir / "of-another-program"
     foreign.mkdir()
-    monitor.settings["ring_bytes"] = 16 << 20
+    monitor.settings |= {"control_ring_bytes": 8 << 20, "ring_bytes": 16 << 20}
     monitor.start()
     assert f"removing the capture of another layout: {old.name}" in monitor.output
     assert not old.exists()
@@ -135,7 +135,7 @@ def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(
     monitor: MonitorRun, name: str, by: int, said: str
 ) -> None:
     monitor.runner = SHIFTED.format(name=name, by=by)
-    monitor.settings["output_dir"] = str(monitor.base / "out")  # nobody else may find what is compiled here
+    monitor.lends = False  # nobody else may find what is compiled here
     assert monitor.launch().wait(60) == 1
     assert "the probes misread this kernel" in monitor.output
     assert said in monitor.output
