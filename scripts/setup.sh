@@ -123,7 +123,7 @@ fill_venv() { # $1: group
     say "installing the locked Python packages ($1)"
     requirements "$1" >.venv/setup.requirements
     pip install --require-hashes --only-binary :all: -r .venv/setup.requirements
-    if [ "$1" = test ]; then add_promtool && add_openssh; fi
+    if [ "$1" = test ]; then add_promtool && add_openssh && add_web; fi
     say "installing ebpf-monitor from this directory"
     pip install --no-deps --no-build-isolation --no-index --editable .
     printf '%s %s\n' "$(state)" "$1" >.venv/setup.stamp.new
@@ -142,6 +142,14 @@ add_openssh() { # .venv/openssh: sshd and sudo for a login in namespaces of its 
     if [ -d .venv/openssh ]; then return; fi
     unpack "sshd and sudo" openssh-server sudo libwrap0
     mv "$work/tree" .venv/openssh
+    rm -rf "$work"
+    trap - EXIT
+}
+
+add_web() { # .venv/web: nginx and wrk for the benchmark; installed, nginx would start to serve
+    if [ -d .venv/web ]; then return; fi
+    unpack "nginx and wrk" nginx wrk libluajit-5.1-2
+    mv "$work/tree" .venv/web
     rm -rf "$work"
     trap - EXIT
 }

@@ -106,9 +106,12 @@ for number in range(int(sys.argv[2])):
     with base:
         base.execute("insert into t (b) values (?)", ("x" * 100,))
 """
+_WEB_PROGRAMS = Path(sys.prefix) / "web" / "usr"
 _WEB = (
-    "nginx -p {directory} -c {directory}/nginx.conf && trap 'nginx -p {directory} -c {directory}/nginx.conf -s stop' EXIT; "
-    "wrk -t 1 -c 16 -d {seconds} http://127.0.0.1:18937/ >{directory}/wrk.out"
+    "{programs}/sbin/nginx -e {directory}/error -p {directory} -c {directory}/nginx.conf || exit; "
+    "trap '{programs}/sbin/nginx -e {directory}/error -p {directory} -c {directory}/nginx.conf -s stop' EXIT; "
+    "LD_LIBRARY_PATH=$(echo {programs}/lib/*-linux-gnu) "
+    "{programs}/bin/wrk -t 1 -c 16 -d {seconds} http://127.0.0.1:18937/ >{directory}/wrk.out"
 )
 
 
@@ -172,22 +175,25 @@ def wall_times(directory: Path, small: bool, rounds: int, problems: list[str]) -
 
 def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]) -> list[float]:
     """Requests a second of nginx under wrk, traced over untraced, one for each round. Raises peers.Absent without them."""
-    for program in ("nginx", "wrk"):
-        if shutil.which(program) is None:
-            raise peers.Absent(f"{program} is not installed (apt-get install nginx-light wrk)")
+    if not _WEB_PROGRAMS.is_dir():
+        raise peers.Absent(f"nginx and wrk are not in {_WEB_PROGRAMS} (make test and make bench put them there)")
     place = directory / "web"
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     (place / "index.html").write_text("hello\n")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     (place / "nginx.conf").write_text(
-        f"pid {place}/pid; error_log {place}/error; worker_processes 1; events {{}} http {{ access_log off; "
-        f"server {{ listen 127.0.0.1:18937; root {place}; }} }}\n"
+        f"user root; pid {place}/pid; worker_processes 1; events {{}} http {{ access_log off; "
+        + "".join(f"{kind}_temp_path {place}/{kind}; " for kind in kinds)
+        + f"server {{ listen 127.0.0.1:18937; root {place}; }} }}\n"
     )
-    command = ["sh", "-c", _WEB.format(directory=place, seconds=seconds)]
+    command = ["sh", "-c", _WEB.format(programs=_WEB_PROGRAMS, directory=place, seconds=seconds)]
 
     def rate() -> float:
         done = subprocess.run(command, check=False, **_HIDE)  # type: ignore[call-overload]
         check(done.returncode == 0, f"nginx or wrk failed: status {done.returncode}")
-        line = next(line for line in (place / "wrk.out").read_text().splitlines() if line.startswith("Requests/sec"))
+        said = (place / "wrk.out").read_text()
+        check("Non-2xx" not in said and "Socket errors" not in said, f"nginx refused requests:\n{said}")
+        line = next(line for line in said.splitlines() if line.startswith("Requests/sec"))
         return float(line.split()[1])
 
     found = []
