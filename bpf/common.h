@@ -31,6 +31,9 @@ static u64 (*typed_task)(void) = (void *)158;     /* bpf_get_current_task_btf */
 static u64 (*boot_ns)(void) = (void *)125;        /* bpf_ktime_get_boot_ns */
 static u64 (*task_from_vpid)(s32) = (void *)0x7fff0005;   /* kfuncs where the kernel has them: HAVE_TASK_FROM_PID */
 static void (*task_release)(u64) = (void *)0x7fff0006;
+static int (*vma_new)(u64 *, u64, u64) = (void *)0x7fff0008;         /* ... HAVE_TASK_VMA */
+static u64 (*vma_next)(u64 *) = (void *)0x7fff0009;
+static void (*vma_destroy)(u64 *) = (void *)0x7fff000a;
 static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it a kfunc call */
 
 /* K*: the same through any pointer. With bpf_rdonly_cast everything is a plain load; without it a helper reads. */
@@ -68,7 +71,7 @@ static u64 (*cmpxchg_r0)(u64, u64 *, u64) = (void *)0x7fff0004;
 static inline u64 swap_if(u64 *p, u64 old, u64 new) { return cmpxchg_r0(set_r0(old), p, new); }
 
 enum { OP_OPEN = 1, OP_READ, OP_WRITE, OP_CLOSE, OP_DUP2, OP_CLOSE_RANGE, OP_NAMES, OP_OBJECT, OP_EXEC, OP_FORK,
-       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT, OP_CREDENTIALS, OP_NAMESPACE, OP_TRACING, OP_SIGNAL, OP_KERNEL, OP_CLOCK };
+       OP_CONNECT, OP_BIND, OP_LISTEN, OP_ACCEPT, OP_CREDENTIALS, OP_NAMESPACE, OP_TRACING, OP_SIGNAL, OP_KERNEL, OP_CLOCK, OP_MAP };
 #define CALL_OP 0xff        /* calls[]: the operation ... */
 #define CALL_LEFT_OUT 0x100 /* the profile leaves it out, counted */
 #define CALL_ADDRESS 0x200  /* argument 4 is an address: sendto, recvfrom */

@@ -25,8 +25,9 @@ static inline struct arguments *take_arguments(u32 cpu, u64 ts, u64 regs, u32 co
     u64 p; u32 v[6] = {}; LD(p, regs, OFF_pt_regs__cx); read_user(v, sizeof v, (void *)p);
     in->a[0] = v[0]; in->a[1] = v[1]; in->a[2] = v[2]; in->a[3] = v[3]; in->a[4] = v[4]; in->a[5] = v[5];
   } else if (compat) {
-    LD(in->a[0], regs, OFF_pt_regs__bx); LD(in->a[1], regs, OFF_pt_regs__cx); LD(in->a[2], regs, OFF_pt_regs__dx);
-    LD(in->a[3], regs, OFF_pt_regs__si); LD(in->a[4], regs, OFF_pt_regs__di); LD(in->a[5], regs, OFF_pt_regs__bp);
+    /* a 64-bit program may leave anything in the upper halves: the call does not look at them */
+    LD4(in->a[0], regs, OFF_pt_regs__bx); LD4(in->a[1], regs, OFF_pt_regs__cx); LD4(in->a[2], regs, OFF_pt_regs__dx);
+    LD4(in->a[3], regs, OFF_pt_regs__si); LD4(in->a[4], regs, OFF_pt_regs__di); LD4(in->a[5], regs, OFF_pt_regs__bp);
   } else {
     LD(in->a[0], regs, OFF_pt_regs__di); LD(in->a[1], regs, OFF_pt_regs__si); LD(in->a[2], regs, OFF_pt_regs__dx);
     LD(in->a[3], regs, OFF_pt_regs__r10); LD(in->a[4], regs, OFF_pt_regs__r8); LD(in->a[5], regs, OFF_pt_regs__r9);
@@ -51,14 +52,14 @@ static inline struct arguments *take_arguments(u32 cpu, u64 ts, u64 regs, u32 co
 #define ARG5(d) { d = in->a[5]; }
 
 /* The same in the main program, straight from the registers. */
-#define REGISTER(d, native, old) { if (compat) LD(d, regs, OFF_pt_regs__##old); else LD(d, regs, OFF_pt_regs__##native); }
+#define REGISTER(d, native, old) { if (compat) LD4(d, regs, OFF_pt_regs__##old); else LD(d, regs, OFF_pt_regs__##native); }
 #define REGISTER0(d) REGISTER(d, di, bx)
 #define REGISTER1(d) REGISTER(d, si, cx)
-#define REGISTER2(d) LD(d, regs, OFF_pt_regs__dx)
+#define REGISTER2(d) REGISTER(d, dx, dx)
 
 /* Which argument is the descriptor of a read, write, send or receive; of a call with two, the one whose turn it is. */
 static inline u32 descriptor_at(struct account *h, u32 call) {
-  return !(call & CALL_PAIR) ? 0 : h->phase == 2 ? CALL_TO(call) : CALL_FROM(call);
+  return (call & CALL_OP) == OP_MAP ? 4 : !(call & CALL_PAIR) ? 0 : h->phase == 2 ? CALL_TO(call) : CALL_FROM(call);
 }
 #define CALL_FD(d) { d = (u32)in->a[descriptor_at(h, call) & 7]; }
 /* This event is done. Of a call with two descriptors the destination follows, if anything came there. */
@@ -128,6 +129,25 @@ static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, 
   return end(h);
 }
 
+#define MMAP_EXEC 4          /* PROT_EXEC */
+#define MMAP_SHARED 1        /* a bit of MAP_SHARED and of MAP_SHARED_VALIDATE, of no other type */
+#define MMAP_ANONYMOUS 0x20
+#define NR_OLD_MMAP 90       /* of the 32-bit table: the arguments are in the caller's memory */
+
+/* READ_IMPLIES_EXEC: what can be read can be executed, whatever is asked for. */
+static inline u64 protection(u64 task, u64 prot) {
+  u32 personality; LD4(personality, task, OFF_task_struct__personality);
+  return prot & 1 && personality & 0x400000 ? prot | MMAP_EXEC : prot;
+}
+/* Most maps are memory of the process alone: they never come further than here. */
+static inline int maps_a_file(u64 task, u64 regs, u64 nr, u32 compat, u32 call) {
+  u64 prot, flags; REGISTER2(prot)
+  if (call & CALL_OPTION) return HAVE_TASK_VMA && prot & MMAP_EXEC;
+  if (compat && nr == NR_OLD_MMAP) return 1;
+  REGISTER(flags, r10, si)
+  return !(flags & MMAP_ANONYMOUS) && (flags & MMAP_SHARED || protection(task, prot) & MMAP_EXEC);
+}
+
 int sys_exit(u64 *ctx) {
   u64 regs, nr, task; s64 ret; LD(regs, ctx, 0); LD(nr, regs, OFF_pt_regs__orig_ax);
   if (nr > 511) return 0;                                          /* no such call; x32 has its numbers there */
@@ -140,8 +160,9 @@ int sys_exit(u64 *ctx) {
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0;
   u32 tgid; LD4(tgid, task, OFF_task_struct__tgid);
   LD(ret, ctx, 8);
+  if (op == OP_MAP && !maps_a_file(task, regs, nr, compat, call)) return 0;
   if (own(task, tgid, c)) { h->suppressed_self++; return end(h); }
-  if (call & CALL_LEFT_OUT) { h->suppressed_profile++; return end(h); }
+  if (call & CALL_LEFT_OUT && op != OP_MAP) { h->suppressed_profile++; return end(h); }
   if (CALL_TAIL(call)) {
     if (call & CALL_FAILURES && ret >= 0) return end(h);
     jump.call(ctx, CALL_TAIL(call));

@@ -195,6 +195,47 @@ def umount_flags(value: int) -> list[str]:
     return flag_names(value & 0xFFFFFFFF, _UMOUNT_FLAGS)
 
 
+# include/uapi/asm-generic/mman-common.h, mman.h; arch/x86/include/uapi/asm/mman.h
+_PROTECTION = (
+    (0x1, "PROT_READ"),
+    (0x2, "PROT_WRITE"),
+    (0x4, "PROT_EXEC"),
+    (0x8, "PROT_SEM"),
+    (0x01000000, "PROT_GROWSDOWN"),
+    (0x02000000, "PROT_GROWSUP"),
+)
+_MAP_TYPES = {1: "MAP_SHARED", 2: "MAP_PRIVATE", 3: "MAP_SHARED_VALIDATE"}
+_MAP_FLAGS = (
+    (0x10, "MAP_FIXED"),
+    (0x20, "MAP_ANONYMOUS"),
+    (0x40, "MAP_32BIT"),
+    (0x80, "MAP_ABOVE4G"),
+    (0x100, "MAP_GROWSDOWN"),
+    (0x800, "MAP_DENYWRITE"),
+    (0x1000, "MAP_EXECUTABLE"),
+    (0x2000, "MAP_LOCKED"),
+    (0x4000, "MAP_NORESERVE"),
+    (0x8000, "MAP_POPULATE"),
+    (0x10000, "MAP_NONBLOCK"),
+    (0x20000, "MAP_STACK"),
+    (0x40000, "MAP_HUGETLB"),
+    (0x80000, "MAP_SYNC"),
+    (0x100000, "MAP_FIXED_NOREPLACE"),
+)
+
+
+def protection(value: int) -> list[str]:
+    """Names of what may be done with memory; PROT_NONE when nothing."""
+    return flag_names(value & 0xFFFFFFFF, _PROTECTION) or ["PROT_NONE"]
+
+
+def map_flags(value: int) -> list[str]:
+    """Names of mmap(2)'s flags: the type, then the others; what has no name in hexadecimal."""
+    value &= 0xFFFFFFFF
+    kind = _MAP_TYPES.get(value & 0xF)
+    return [kind, *flag_names(value & ~0xF, _MAP_FLAGS)] if kind else flag_names(value, _MAP_FLAGS)
+
+
 # include/uapi/linux/io_uring.h
 _IO_URING_FLAGS = _bits(
     "IORING_SETUP_",

@@ -139,6 +139,20 @@ def _mount(record: Record, found: Names, extra: Document) -> None:
         extra["flags"] = "|".join(flags(record.values["arg"]))
 
 
+def _map(record: Record, found: Names, extra: Document) -> None:
+    values, about = record.values, Document()
+    about["protection"] = "|".join(constants.protection(values["arg"]))
+    changed = tables.syscall_name(values["nr"], compat=bool(values["kf"] & events.COMPAT)).endswith("mprotect")
+    if not changed:
+        extra["flags"] = "|".join(constants.map_flags(values["arg2"]))
+    if "mapping" in record.blobs:
+        area = events.MAPPING.unpack(record.blobs["mapping"])
+        about |= {"size": area["length"]} if changed else {"offset": area["offset"], "size": area["length"]}
+    extra["map"] = about
+    if "sha256" in record.blobs:
+        found.sections["file"] = found.sections.get("file", {}) | {"hash": {"sha256": record.blobs["sha256"].hex()}}
+
+
 def _umount(record: Record, _: Names, extra: Document) -> None:
     if record.values["arg"]:
         extra["flags"] = "|".join(constants.umount_flags(record.values["arg"]))
@@ -155,5 +169,6 @@ _TOLD: dict[str, Callable[[Record, Names, Document], None]] = {
     "file_memfd": _memfd,
     "file_mount": _mount,
     "file_umount": _umount,
+    "file_map": _map,
     "kernel_io_uring_request": _request,
 }

@@ -1,7 +1,7 @@
-"""SHA-256 of executables, off the hot path: one thread reads, everything else asks the cache.
+"""SHA-256 of executables and of files mapped to be executed, off the hot path: one thread reads, everything else asks the cache.
 
 Owns the cache by (device, inode, ctime, size) and the proof that what was read is that version of that file; never holds up a
-record: a hash that is known stands in the exec record, a late one comes as an answer for each process that asked.
+record: a hash that is known stands in the record, a late one comes as an answer for each process that asked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from monitor import decode, events, naming
-from monitor.decode import DecodeError
+from monitor.decode import DecodeError, Record
 from monitor.encode import kernel_device
 
 _CHUNK = 1 << 20
@@ -44,7 +44,9 @@ _REMOTE = {
 """Magic numbers of nfs, fuse, cifs, smb2, ceph, 9p, afs, coda, autofs, gpfs: a read can hang for ever, and the thread with it."""
 _BLOB = struct.Struct("<II")
 _SHA256 = events.BLOB["sha256"].kind
-_TYPES = {events.EVENT[name].id for name in ("process_exec", "process_found")}
+_MAP = events.EVENT["file_map"].id
+_TYPES = {events.EVENT[name].id for name in ("process_exec", "process_found")} | {_MAP}
+_EXECUTABLE = 4  # PROT_EXEC
 REASONS = ("too_large", "remote", "gone", "changed", "unreadable", "busy")
 
 
@@ -60,12 +62,19 @@ class Version:
 
 @dataclass(frozen=True)
 class Asker:
-    """A process that runs a file: where to find the file, and who the answer is for."""
+    """A process that runs a file, or has mapped it: where to find the file, and who the answer is for."""
 
     pid: int
     start: int
     path: bytes
     magic: int
+    mapped: str = ""
+    """of a file that is mapped: its name in /proc/PID/map_files, "-" if the area is not known"""
+
+    @property
+    def link(self) -> bytes:
+        """The process's own link to the file, which finds it under whatever name."""
+        return f"/proc/{self.pid}/{'map_files/' + self.mapped if self.mapped else 'exe'}".encode()
 
 
 @dataclass(frozen=True)
@@ -98,24 +107,18 @@ class Hasher:
         self._thread.start()
 
     def record(self, raw: bytes) -> bytes:
-        """A raw exec or found record with its program's hash, if it is known; else it will be an answer. Others unchanged."""
+        """A raw exec, found or map record with the file's hash, if it is known; else it will be an answer. Others unchanged."""
         if len(raw) < events.CONTROL.size or int.from_bytes(raw[4:6], "little") not in _TYPES:
             return raw
         try:
             one = decode.control(raw)
         except DecodeError:
             return raw
-        values, blobs = one.values, one.blobs
-        if values["ret"] < 0 or "context" not in blobs or "executable" not in blobs:
-            return raw
-        context = events.CONTEXT.unpack(blobs["context"])
-        ctime = int(context["exe_ctime"]) * 1_000_000_000 + (int(context["exe_ctime_nsec"]) & _MULTIGRAIN)
-        version = Version(int(context["exe_dev"]), int(context["exe_ino"]), ctime, int(context["exe_size"]))
-        path = naming.path(blobs["executable"], 0)
-        known = self._ask(version, Asker(values["tgid"], values["start"], path, int(context["exe_magic"])))
+        question = _mapped(one) if one.kind.id == _MAP else _run(one)
+        known = self._ask(*question) if question is not None else None
         if known is None:
             return raw
-        grown = bytearray(raw[: values["length"]] + _BLOB.pack(_SHA256, 32) + bytes.fromhex(known))
+        grown = bytearray(raw[: one.values["length"]] + _BLOB.pack(_SHA256, 32) + bytes.fromhex(known))
         grown[0:4] = len(grown).to_bytes(4, "little")
         return bytes(grown)
 
@@ -196,7 +199,7 @@ class Hasher:
             askers = list(self._waiting[version])[:8]
         reason = "gone"
         for asker in askers:
-            for path in (f"/proc/{asker.pid}/exe".encode(), asker.path):
+            for path in (asker.link, asker.path):
                 try:
                     return _digest(
                         path, version, asker.magic, by_link=path != asker.path, stop=lambda: self._stopping
@@ -208,6 +211,31 @@ class Hasher:
                 except OSError:
                     reason = "unreadable"
         return "", reason
+
+
+def _run(one: Record) -> tuple[Version, Asker] | None:
+    """The program of an exec or found record."""
+    values, blobs = one.values, one.blobs
+    if values["ret"] < 0 or "context" not in blobs or "executable" not in blobs:
+        return None
+    about = events.CONTEXT.unpack(blobs["context"])
+    ctime = int(about["exe_ctime"]) * 1_000_000_000 + (int(about["exe_ctime_nsec"]) & _MULTIGRAIN)
+    version = Version(int(about["exe_dev"]), int(about["exe_ino"]), ctime, int(about["exe_size"]))
+    path = naming.path(blobs["executable"], 0)
+    return version, Asker(values["tgid"], values["start"], path, int(about["exe_magic"]))
+
+
+def _mapped(one: Record) -> tuple[Version, Asker] | None:
+    """The file of a map record, if it is a plain file that can be executed there."""
+    values, blobs = one.values, one.blobs
+    if values["ret"] < 0 or not values["arg"] & _EXECUTABLE or not stat.S_ISREG(values["mode"]) or "mapping" not in blobs:
+        return None
+    area = events.MAPPING.unpack(blobs["mapping"])
+    ctime = int(area["ctime"]) * 1_000_000_000 + (int(area["ctime_nsec"]) & _MULTIGRAIN)
+    version = Version(values["dev"], values["ino"], ctime, int(area["bytes"]))
+    where = f"{int(area['start']):x}-{int(area['end']):x}" if area["end"] else "-"
+    path = naming.path(blobs["path"], values["flags"])
+    return version, Asker(values["tgid"], values["start"], path, int(area["magic"]), where)
 
 
 class _OtherError(Exception):

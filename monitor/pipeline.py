@@ -242,13 +242,12 @@ class Pipeline:
         """Adds the document of a hash that came late."""
         asker, version, raw = answer.asker, answer.version, dict[str, str]()
         boot = answer.boot_ns
-        process = {
-            "entity_id": self.tasks.entity(asker.pid, asker.start),
-            "pid": asker.pid,
-            "executable": names.put(raw, "process.executable", asker.path),
-            "hash": {"sha256": answer.sha256},
-        }
-        about = {
+        process: Document = {"entity_id": self.tasks.entity(asker.pid, asker.start), "pid": asker.pid}
+        digest = {"hash": {"sha256": answer.sha256}}
+        if not asker.mapped:
+            process |= {"executable": names.put(raw, "process.executable", asker.path)} | digest
+        about: Document = {"path": names.put(raw, "file.path", asker.path)} | digest if asker.mapped else {}
+        about |= {
             "inode": str(version.inode),
             "device": encode.device(version.device),
             "size": version.size,

@@ -9,6 +9,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from monitor import encode, events, hashing
@@ -159,6 +160,9 @@ _EXEC = {
 }
 _NAMED = {"executable": PYTHON, "name": b"a.txt", "base": spelled(b"/srv")}
 _OBJECT = {"executable": PYTHON, "path": spelled(b"/srv/tool")}
+_MAPPED = _OBJECT | {
+    "mapping": events.MAPPING.struct.pack(1_700_000_000, 65536, 0xEF53, 0x7F0012345000, 0x7F0012348000, 4096, 12000, 5, 0)
+}
 _MOUNT = {"executable": PYTHON, "name": b"mnt", "base": spelled(b"/srv")}
 ALL_CAPABILITIES = (1 << 41) - 1
 _TARGET = events.TARGET.struct.pack(5_000_000_001, 150, 151, 33, 0, b"nginx")
@@ -400,6 +404,13 @@ SCENES: dict[str, Scene] = {
     "file_memfd.failure": _control(
         "file_memfd", {"executable": PYTHON, "text": b"x"}, ret=-errno.EINVAL, nr=MEMFD_CREATE, arg=1 << 20
     ),
+    "file_map": _control("file_map", _MAPPED | {"sha256": bytes.fromhex("7f" * 32)}, ret=0x7F0012345000, fd=4, nr=9, arg=5, arg2=0x812, **_IDENTITY),
+    "file_map.failure": _control("file_map", _MAPPED, ret=-errno.EPERM, fd=4, nr=9, arg=5, arg2=2, **_IDENTITY),
+    "file_map.quiet": _control(
+        "file_map", _MAPPED, ret=0x7F0012345000, fd=4, nr=9, arg=5, arg2=0x812, kf=events.QUIET, **_IDENTITY
+    ),
+    "file_map.shared": _control("file_map", _MAPPED, ret=0x7F0012345000, fd=4, nr=9, arg=1, arg2=1, **_IDENTITY),
+    "file_map.protection": _control("file_map", _MAPPED, nr=10, arg=7, **_IDENTITY),
     "file_mount": _control(
         "file_mount", _MOUNT | {"text": b"/dev/sdb1", "text2": b"ext4"}, nr=165, kf=events.CLAIMED, arg=0xC0ED0000 | 0xE
     ),
@@ -702,6 +713,9 @@ HASHED: dict[str, hashing.Answer] = {
     )
     for variant, path in (("", b"/usr/bin/python3.11"), (".non_utf8", b"/srv/caf\xe9"))
 }
+HASHED["process_hash.mapped"] = replace(
+    HASHED["process_hash"], asker=hashing.Asker(300, 7_000_000_001, b"/srv/plug\xff.so", 0xEF53, "7f0012345000-7f0012348000")
+)
 """Golden name -> the answer that came late."""
 
 

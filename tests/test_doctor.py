@@ -161,7 +161,7 @@ def test_features_that_cannot_be_tried_are_no_exception(
 def test_every_feature_that_is_tried_has_an_explanation() -> None:
     source = Path(pins.__file__).read_text()
     assert all(f'"{name}"' in source for name in doctor.FEATURES)
-    assert len(doctor.FEATURES) == 6
+    assert len(doctor.FEATURES) == 7
 
 
 def test_host_without_a_machine_id_is_warned(host: Host) -> None:

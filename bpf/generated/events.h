@@ -402,6 +402,28 @@ _Static_assert(__builtin_offsetof(struct program, pad) == 20, "program.pad");
 _Static_assert(__builtin_offsetof(struct program, tag) == 24, "program.tag");
 _Static_assert(__builtin_offsetof(struct program, name) == 32, "program.name");
 
+struct mapping {
+  s64 ctime;  /* of the mapped file: ctime in seconds */
+  u64 bytes;  /* its size */
+  u64 magic;  /* magic number of its file system */
+  u64 start;  /* where the area begins that the kernel made or changed, 0: not known */
+  u64 end;  /* where it ends */
+  u64 offset;  /* where in the file it begins */
+  u64 length;  /* bytes that were asked for */
+  u32 ctime_nsec;  /* nanoseconds of the ctime */
+  u32 pad;
+};
+_Static_assert(sizeof(struct mapping) == 64, "mapping");
+_Static_assert(__builtin_offsetof(struct mapping, ctime) == 0, "mapping.ctime");
+_Static_assert(__builtin_offsetof(struct mapping, bytes) == 8, "mapping.bytes");
+_Static_assert(__builtin_offsetof(struct mapping, magic) == 16, "mapping.magic");
+_Static_assert(__builtin_offsetof(struct mapping, start) == 24, "mapping.start");
+_Static_assert(__builtin_offsetof(struct mapping, end) == 32, "mapping.end");
+_Static_assert(__builtin_offsetof(struct mapping, offset) == 40, "mapping.offset");
+_Static_assert(__builtin_offsetof(struct mapping, length) == 48, "mapping.length");
+_Static_assert(__builtin_offsetof(struct mapping, ctime_nsec) == 56, "mapping.ctime_nsec");
+_Static_assert(__builtin_offsetof(struct mapping, pad) == 60, "mapping.pad");
+
 struct file_open_event {
   u16 type;  /* event id, or a definition's */
   u16 units;  /* length in units of 64 bytes */
@@ -667,6 +689,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define FILE_TRUNCATE 44
 #define FILE_XATTR 45
 #define FILE_MEMFD 88
+#define FILE_MAP 91
 #define FILE_MOUNT 89
 #define FILE_UMOUNT 90
 #define SOCKET_BIND 48
@@ -725,3 +748,4 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define BLOB_ENVIRONMENT 30
 #define BLOB_PROGRAM 23
 #define BLOB_SHA256 24
+#define BLOB_MAPPING 25

@@ -82,10 +82,11 @@ PROCESSES: tuple[EventType, ...] = (
                    ("time", "time"), ("user", "user"))),
                source("file (the kernel's root directory of the process); caller: of a failed call"), CLAIM), "file",
               edge="process changes", trigger="unshare -m true"),
-    EventType(24, "process_hash", "made", "The SHA-256 of a program that was not known when the program was started: read off the hot path.",
+    EventType(24, "process_hash", "made", "The SHA-256 of a program, or of a file mapped to be executed, that was not known at that moment: read off the hot path.",
               "process", ("info",), "hash", shown=(
         Shown("process.entity_id", "keyword", "the process that runs it"), Shown("process.pid", "long", "its process id"),
         Shown("process.executable", "keyword", "path of the program"), Shown("process.hash.sha256", "keyword", "of the program's file"),
+        Shown("file.path", "keyword", "path of a mapped file"), Shown("file.hash.sha256", "keyword", "of a mapped file"),
         Shown("file.inode", "keyword", "inode number of that file"), Shown("file.device", "keyword", "device, major:minor"),
         Shown("file.size", "long", "its size in bytes"), Shown("file.ctime", "date_nanos", "last change: with device, inode and size, the version that was read"),
         Shown("ebpf.raw", "object", "exact bytes, base64, of a path that is not clean text")), edge="process", trigger="a new program, run"),

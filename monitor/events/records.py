@@ -185,9 +185,16 @@ PROGRAM = Layout("program", (
     Field("link", "u32", doc="number of the link, 0: none"), Field("pad", "u32"),
     Field("tag", "u8[8]", doc="hash of the instructions"), Field("name", "u8[16]", doc="its name"),
 ))
+MAPPING = Layout("mapping", (
+    Field("ctime", "s64", doc="of the mapped file: ctime in seconds"), Field("bytes", "u64", doc="its size"),
+    Field("magic", "u64", doc="magic number of its file system"),
+    Field("start", "u64", doc="where the area begins that the kernel made or changed, 0: not known"), Field("end", "u64", doc="where it ends"),
+    Field("offset", "u64", doc="where in the file it begins"), Field("length", "u64", doc="bytes that were asked for"),
+    Field("ctime_nsec", "u32", doc="nanoseconds of the ctime"), Field("pad", "u32"),
+))
 """Blobs of a fixed form."""
 
-LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR, CREDENTIALS, NAMESPACES, TARGET, PROGRAM)
+LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR, CREDENTIALS, NAMESPACES, TARGET, PROGRAM, MAPPING)
 
 BLOBS = (
     Blob("executable", 1, "process.executable", "keyword", "path of the running program: kernel's mm->exe_file"),
@@ -214,6 +221,7 @@ BLOBS = (
     Blob("target", 19, "", "", "the other process"),
     Blob("environment", 30, "process.env_vars", "keyword", "configured environment variables, NUL separated"),
     Blob("program", 23, "", "", "a BPF program"),
-    Blob("sha256", 24, "process.hash.sha256", "keyword", "of the executable; added by the reader where it knows it"),
+    Blob("sha256", 24, "", "", "of the executable, or of the file that is mapped to be executed; added by the reader where it knows it"),
+    Blob("mapping", 25, "", "", "the area of memory, and the version of its file"),
 )
 BLOB = {blob.name: blob for blob in BLOBS}

@@ -34,6 +34,7 @@ SOURCES = (
     "file.c",
     "exclude.c",
     "names.c",
+    "map.c",
     "hooks.c",
     "privilege.c",
     "kernel.c",

@@ -22,8 +22,14 @@ from monitor.kernel.loops import with_jumps_back, with_may_goto
 
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 _CALL, _SET_R0, _CMPXCHG_R0 = 0x85, 0x7FFF0003, 0x7FFF0004
-_KFUNCS = {0x7FFF0005: "bpf_task_from_vpid", 0x7FFF0006: "bpf_task_release"}
-"""marked calls of kernel functions: made only where the kernel has them (HAVE_TASK_FROM_PID)"""
+_KFUNCS = {
+    0x7FFF0005: "bpf_task_from_vpid",
+    0x7FFF0006: "bpf_task_release",
+    0x7FFF0008: "bpf_iter_task_vma_new",
+    0x7FFF0009: "bpf_iter_task_vma_next",
+    0x7FFF000A: "bpf_iter_task_vma_destroy",
+}
+"""marked calls of kernel functions: made only where the kernel has them (HAVE_TASK_FROM_PID, HAVE_TASK_VMA)"""
 _LOADS, _JUMPS = (0, 1, 4, 7), (5, 6)  # instruction classes that write a register; that leave the straight line
 _MOVE_R1_TO_R0 = bytes((0xBF, 0x10, 0, 0, 0, 0, 0, 0))
 _CMPXCHG = bytes((0xDB, 0x32, 0, 0, 0xF1, 0, 0, 0))  # BPF_ATOMIC | BPF_DW, BPF_CMPXCHG: r0 = cmpxchg(r2, r0, r3)

@@ -94,6 +94,7 @@ def features(btf: Btf) -> dict[str, bool]:
     """What this kernel takes of what can be done without, found by trying: name to yes or no."""
     found = {
         "rdonly_cast": btf.func_id("bpf_rdonly_cast") is not None,
+        "task_vma": btf.func_id("bpf_iter_task_vma_new") is not None,
         "task_from_vpid": btf.func_id("bpf_task_from_vpid") is not None,
         "io_uring_tracepoints": uring.offsets(btf) is not None,
     }

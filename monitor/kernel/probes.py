@@ -41,7 +41,8 @@ bpf_link: id prog
 fs_struct: pwd.mnt pwd.dentry root.mnt root.dentry
 mm_struct: exe_file arg_start arg_end env_start env_end
 signal_struct: live.counter flags group_exit_code pids tty
-task_struct: pid_links
+task_struct: pid_links personality
+vm_area_struct: vm_start vm_end vm_file
 pid: tasks numbers
 tty_struct: driver index
 tty_driver: major minor_start
@@ -132,6 +133,7 @@ def offsets(btf: Btf) -> dict[str, int]:
     found |= _registers(btf)
     found |= {f"OFF_{struct}__{member}": btf.offset(struct, member) or 0 for struct, member in _OPTIONAL}
     found["HAVE_TASK_FROM_PID"] = int(btf.func_id("bpf_task_from_vpid") is not None)
+    found["HAVE_TASK_VMA"] = int(btf.func_id("bpf_iter_task_vma_new") is not None)
     for struct in _CAST_TYPES:
         found["ID_" + struct] = btf.type_id(struct) or 0
     login, session = btf.offset("task_struct", "loginuid"), btf.offset("task_struct", "sessionid")
@@ -168,7 +170,7 @@ def _registers(btf: Btf) -> dict[str, int]:
 
 
 OPEN, READ, WRITE, CLOSE, DUP2, CLOSE_RANGE, NAMES, OBJECT, EXEC, FORK, CONNECT, BIND, LISTEN, ACCEPT = range(1, 15)
-CREDENTIALS, NAMESPACE, TRACING, SIGNAL, KERNEL, CLOCK = range(15, 21)
+CREDENTIALS, NAMESPACE, TRACING, SIGNAL, KERNEL, CLOCK, MAP = range(15, 22)
 TAILS = (
     "sys_exit",
     "define_task",
@@ -191,6 +193,8 @@ TAILS = (
     "clock_set",
     "hooked_names",
     "exclude",
+    "map_file",
+    "map_record",
 )
 """Programs that are reached by tail calls, in the order of the jump table."""
 _PROGRAMS = {
@@ -203,6 +207,7 @@ _PROGRAMS = {
     SIGNAL: "signal_failed",
     KERNEL: "kernel_act",
     CLOCK: "clock_set",
+    MAP: "map_file",
     EXEC: "process_failed",
     FORK: "process_failed",
     **dict.fromkeys((CONNECT, BIND, LISTEN, ACCEPT), "socket_control"),
@@ -349,6 +354,10 @@ _X86 = (
     Call("move_mount", 429, 429, NAMES, "file_mount", where=4, dir=3, second=2, dir2=1, value=5),
     Call("umount", -1, 22, NAMES, "file_umount", where=1),
     Call("umount2", 166, 52, NAMES, "file_umount", where=1, value=2),
+    Call("mmap", 9, 90, MAP, "file_map"),
+    Call("mmap2", -1, 192, MAP, "file_map"),
+    Call("mprotect", 10, 125, MAP | OPTION, "file_map"),
+    Call("pkey_mprotect", 329, 380, MAP | OPTION, "file_map"),
     Call("clock_settime", 227, 264, CLOCK),  # no event: `quiet` must hear of it
     Call("clock_settime64", -1, 404, CLOCK),
     Call("clock_adjtime", 305, 343, CLOCK),

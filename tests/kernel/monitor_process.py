@@ -211,7 +211,8 @@ class MonitorProcess:
     def lifetime(self, pid: int, seconds: float = 15) -> list[Document]:
         """All documents of what a process did, which has ended, once its exit is in the log; late hashes are the reader's."""
         self.until(lambda: self.journal.ended(pid), f"the exit of process {pid}", seconds)
-        return [one for one in self.journal.documents(pid) if name_of(one) != "process_hash"]
+        documents = self.journal.documents(pid)
+        return [one for one in documents if name_of(one) != "process_hash" and not _of_the_actor(one)]
 
     def program(self, pid: int, seconds: float = 15) -> list[Document]:
         """The same between the program's exec and its exit, both left out: what the program itself did."""
@@ -291,6 +292,11 @@ class MonitorProcess:
         for link in self.pins.glob("*/link_*"):
             link.unlink()
         shutil.rmtree(self.pins, ignore_errors=True)
+
+
+def _of_the_actor(document: Document) -> bool:
+    """Is it the script's own memory, which the actor maps before its first step?"""
+    return name_of(document) == "file_map" and document.get("file", {}).get("path") == "memfd:script"
 
 
 def name_of(document: Document) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import time
@@ -143,6 +144,29 @@ def test_standard_leaves_out_quiet_objects_and_counts_them(monitor: MonitorProce
         assert after["quiet" if profile == "standard" else "profile"] - before[
             "quiet" if profile == "standard" else "profile"
         ] >= 3 * len(quiet)
+
+
+def test_executable_maps_of_quiet_files_are_left_out_and_counted(
+    monitor: MonitorProcess, script: Script, aged: Path
+) -> None:
+    """So is a library of root; of a user's file, or shared by a descriptor that can write, it is always told."""
+    descriptors = [script.call("openat", AT_FDCWD, script.text(aged / name), os.O_RDONLY) for name in ("quiet", "users")]
+    writing = script.call("openat", AT_FDCWD, script.text(aged / "quiet"), os.O_RDWR)
+    for descriptor in descriptors:
+        for _ in range(CALLS):
+            script.call("mmap", 0, 4096, mmap.PROT_EXEC, mmap.MAP_PRIVATE, descriptor, 0)
+    script.call("mmap", 0, 4096, mmap.PROT_READ, mmap.MAP_SHARED, writing, 0)
+    before = monitor.fresh_status()["ledger"]["suppressed"]
+    found = [one for one in monitor.program(script.run()) if name_of(one) == "file_map"]
+    after = monitor.fresh_status()["ledger"]["suppressed"]
+    profile = str(monitor.keys["profile"])
+    loud = [*["users"] * CALLS, "quiet"]
+    told = {"minimal": [], "standard": loud}.get(profile, ["quiet"] * CALLS + loud)
+    assert [one["file"]["name"] for one in found] == told
+    assert sum("quiet" in one["ebpf"] for one in found) == (CALLS if profile in ("full", "trace") else 0)
+    why = {"minimal": "profile", "standard": "quiet"}.get(profile)
+    if why is not None:
+        assert after[why] - before[why] >= 2 * CALLS + 1 - len(told)
 
 
 @pytest.mark.parametrize(
