@@ -37,7 +37,8 @@ FEATURES = {
     "rdonly_cast": "bpf_rdonly_cast (Linux 6.2): without it a path costs about 0.3 us more",
     "ringbuf": "BPF ring buffer (Linux 5.8): without it rare events take a perf buffer",
     "task_pt_regs": "bpf_task_pt_regs (Linux 5.15): without it arguments are read in another way",
-    "task_vma": "bpf_iter_task_vma_new (Linux 6.7): without it mprotect that lets a file's memory be executed is not seen, and a map has the file that its descriptor stands for when the call returns",
+    "task_vma": "bpf_iter_task_vma_new (Linux 6.7): without it mprotect that lets a file's memory be executed is not seen, "
+    "and a map has the file that its descriptor stands for when the call returns",
     "task_from_vpid": "bpf_task_from_vpid (Linux 6.14): without it the target of ptrace or of a refused kill is a number only",
     "may_goto": "may_goto (Linux 6.9): without it the verifier takes twice as long at each start",
 }
