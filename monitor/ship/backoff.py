@@ -35,7 +35,7 @@ class Backoff:
         delay = PAUSE_S
         if trouble.wait:
             most = UNREACHABLE_MOST_S if trouble.unreachable else BUSY_MOST_S
-            delay = max(LEAST_S, self._random.uniform(0, min(most, 2.0**self.tries)))
+            delay = max(LEAST_S, self._random.uniform(0, min(most, LEAST_S * 2.0**self.tries)))
         self.retry_at = time.monotonic() + delay
         return fresh
 

@@ -8,6 +8,7 @@ logsdb on plain indices. It lacks ILM, data streams, the wildcard type, API keys
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -97,12 +98,10 @@ def certificate(
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=directory)
 
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     if not (directory / "ca.pem").exists():
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=test authority",
-                "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
-    openssl(
-        "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr"
-    )
+        openssl("req", "-x509", *key, "-days", "3650", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
     (directory / f"{name}.ext").write_text(f"subjectAltName={names}\n")
     when = ["-days", str(days)]
     openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
@@ -143,6 +142,7 @@ class Server:
             "xpack.security.http.ssl.key: node.key\nxpack.security.http.ssl.certificate: node.chain.pem\n"
             "cluster.routing.allocation.disk.threshold_enabled: false\n"
             "bootstrap.memory_lock: false\n"
+            "resource.reload.interval.high: 1s\n"  # roles and users that a test changes
             f"transport.port: {free_port()}\n"
         )
         node, _ = certificate(config)
@@ -178,6 +178,8 @@ class Server:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
+        scratch = self.home / "tmp"
+        scratch.mkdir(mode=0o700, exist_ok=True)
         as_root = os.geteuid() == 0
         if as_root:
             subprocess.run(["chown", "-R", f"{_NOBODY}:{_NOBODY}", str(self.home)], check=True)
@@ -185,6 +187,8 @@ class Server:
         environment = {
             "PATH": "/usr/bin:/bin",
             "ES_JAVA_HOME": str(java_home()),
+            "ES_TMPDIR": str(scratch),
+            "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={scratch} -XX:-UsePerfData",  # the launcher, which asks java for its flags
             "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
         }
@@ -235,11 +239,15 @@ class Server:
     def _end(self, number: int) -> None:
         if self._process is None:
             return
+        pid = 0
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.home / "es.pid").read_text())
         try:
-            os.kill(int((self.home / "es.pid").read_text()), number)
-        except (OSError, ValueError):
+            os.kill(pid or self._process.pid, number)
+        except ProcessLookupError:
             self._process.terminate()
         self._process.wait(60)
+        Path(f"/tmp/.java_pid{pid}").unlink(missing_ok=True)  # HotSpot's socket for attaching, always there
         self._process = None
 
     def stop(self) -> None:

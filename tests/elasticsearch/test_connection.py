@@ -150,14 +150,15 @@ def test_replies_that_are_none(fakes: Any) -> None:
     for answer, check in (
         (Answer(reset=True), "protocol"),
         (Answer(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort"), "protocol"),
-        (Answer(wait_s=3), "timeout"),
+        (Answer(wait_s=1.5), "timeout"),
         (Answer(body=b"x" * 3_000_000), "too_long"),
         (Answer(raw=b"SSH-2.0-OpenSSH\r\n"), "protocol"),
     ):
         fake.fault = lambda _fake, _request, answer=answer: answer
         before = len(fake.requests)
         with pytest.raises(NoReply) as caught:
-            connection.perform("POST", "/_x", b"{}\n", most_bytes=1_000_000)
+            patience = 0.5 if answer.wait_s else None
+            connection.perform("POST", "/_x", b"{}\n", most_bytes=1_000_000, timeout_s=patience)
         assert caught.value.check == check
         assert len(fake.requests) == before + 1  # sent once
 

@@ -192,6 +192,7 @@ def test_copytruncate(fake: Fake, scene: Scene) -> None:
 def test_a_file_that_may_not_be_read_stops_and_loses_nothing(
     fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.3)
     scene.log.append(100)
     scene.log.rotate("1")
     scene.log.append(100)

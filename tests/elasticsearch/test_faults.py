@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from monitor.ship import checkpoint, shipper
+from monitor.ship import backoff, checkpoint, shipper
 from monitor.ship.backoff import Backoff, Breaker
 from monitor.ship.bulk import Trouble
 from monitor.ship.checkpoint import Checkpoint, State
@@ -31,6 +31,8 @@ def fake() -> Iterator[Fake]:
 @pytest.fixture
 def scene(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(shipper, "_FIRST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(backoff, "LEAST_S", 0.05)  # the pauses of a long trouble, twenty times as fast
+    monkeypatch.setattr(backoff, "PAUSE_S", 0.3)
     made = of_fake(fake, tmp_path / "scene")
     made.log.append(1000)
     yield made
@@ -136,7 +138,6 @@ def test_some_items_are_refused_for_now(fake: Fake, scene: Scene) -> None:
 def test_credentials_repaired_without_a_restart(
     status: int, fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.5)
     connected: list[float] = []
     scene.connect_ = scene.connect  # type: ignore[attr-defined]
     monkeypatch.setattr(scene, "connect", lambda: connected.append(1) or scene.connect_())  # type: ignore[attr-defined,func-returns-value]
@@ -214,10 +215,7 @@ def test_a_kill_between_dead_letter_and_checkpoint_does_not_double_it(fake: Fake
 
 
 @pytest.mark.parametrize("wrong", [lambda number: number > 300, lambda number: number > 1000 and number % 50 == 0])
-def test_when_rejections_are_the_rule_it_pauses(
-    wrong: Callable[[int], bool], fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.3)
+def test_when_rejections_are_the_rule_it_pauses(wrong: Callable[[int], bool], fake: Fake, scene: Scene) -> None:
     scene.log.append(2000)
     fake.fault = reject(wrong)
     scene.deliver(until=lambda: any("as a rule" in text for text in scene.said))
@@ -265,9 +263,8 @@ def test_rejections_are_let_pass_when_told_so(fake: Fake, scene: Scene) -> None:
     ],
 )
 def test_what_is_wrong_with_the_index_pauses_and_is_never_a_dead_letter(
-    kind: str, status: int, reason: str, fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    kind: str, status: int, reason: str, fake: Fake, scene: Scene
 ) -> None:
-    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.3)
     # some of a bulk only: whole bulks would be stopped by the breaker, too
     fake.fault = reject(lambda number: number > 200 and number % 7 == 0, kind, status, reason)
     scene.deliver(until=lambda: scene.said != [])
@@ -281,8 +278,7 @@ def test_what_is_wrong_with_the_index_pauses_and_is_never_a_dead_letter(
     assert len([text for text in scene.said if text.startswith("not delivering")]) == 1  # told once, not at each try
 
 
-def test_no_template_nothing_is_sent(fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.3)
+def test_no_template_nothing_is_sent(fake: Fake, scene: Scene) -> None:
     fake.template = None
     scene.deliver(until=lambda: scene.said != [])
     assert "setup-elasticsearch" in scene.said[0]
@@ -442,7 +438,6 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_disk_full_at_the_checkpoint(fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.3)
     scene.deliver()
     sent = len(fake.ids())
     scene.log.append(5000)
@@ -460,7 +455,6 @@ def full(*_: object) -> None:
 
 
 def test_disk_full_at_the_dead_letters(fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 0.3)
     fake.fault = reject(lambda number: number == 500)
     with monkeypatch.context() as patch:
         patch.setattr("monitor.ship.deadletters.os.fsync", full)
@@ -481,20 +475,23 @@ def test_counts_of_many_epochs_fit_in_a_slot() -> None:
 # ---- a server that is away ----
 
 
-def test_an_outage(fake: Fake, scene: Scene) -> None:
+def test_an_outage(fake: Fake, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "LEAST_S", 1.0)
     scene.deliver(until=lambda: len(fake.ids()) >= 300)
     fake.fault = lambda _server, _request: Answer(reset=True)
     fake.down()
     scene.log.append(3000)
     scene.deliver(until=lambda: scene.said != [])
     away = time.monotonic()
-    scene.deliver(until=lambda: time.monotonic() - away > 6)
+    scene.deliver(until=lambda: time.monotonic() - away > 2.5)
     status = scene.runner.status()  # type: ignore[union-attr]
     assert status["state"] == "waiting"
     assert "cannot connect" in status["reason"] or "broke" in status["reason"]
-    assert 5 < time.time() - status["since"] < 10
-    assert status["tries"] <= 8  # at most one a second
+    lasted = time.monotonic() - away
+    assert lasted - 0.5 < time.time() - status["since"] < lasted + 3
+    assert status["tries"] <= lasted + 2  # at most one a second
     assert status["lag"]["events"] > 2000
+    scene.runner.shipper.backoff.retry_at = time.monotonic() + 60  # type: ignore[union-attr] # as after a long outage
     fake.fault = None
     fake.up()
     repaired = time.monotonic()
