@@ -72,6 +72,7 @@ class Shipper:
         self._results = Results(self.letters, self._connected, hooks.say)
         self.counts, self._indices = Counts(), Indices()
         self._connection: Connection | None = None
+        self._retired: list[Connection] = []  # a bulk in flight may use them still
         self._threads = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT, "bulk")
         self._flight: deque[tuple[Batch, concurrent.futures.Future[Result], float]] = deque()
         self._queue: deque[Batch] = deque()  # to be sent (again), in order
@@ -92,9 +93,7 @@ class Shipper:
 
     def reconnect(self) -> None:
         """Credentials are read again, a pause ends, and rejected documents are let through once more (SIGHUP)."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        self.renew()
         self._results.let_pass = self.backoff.trouble is not None and self.backoff.trouble.check == "rejections"
         self.backoff.retry_at = 0.0
 
@@ -262,20 +261,24 @@ class Shipper:
     def renew(self) -> None:
         """The credentials may have been repaired: the next try reads them again."""
         if self._connection is not None:
-            self._connection.close()
+            self._retired.append(self._connection)
         self._connection = None
+        self._close_retired()
+
+    def _close_retired(self) -> None:
+        while self._retired and not self._flight:
+            self._retired.pop().close()
 
     def _settle(self, batch: Batch, result: Result, seconds: float) -> None:
         """Takes the result of a bulk; what is left of the batch waits until those in flight behind it are back."""
         left = self._judged(batch, result, seconds) if batch.ids else [batch]
         if left == [batch] and not batch.ids and not self._unsettled and self._finish(batch):
             left = []
-        elif not left and self._unsettled:
-            left = [batch]
         self._unsettled += left
         if not self._flight:
             self._queue.extendleft(reversed(self._unsettled))
             self._unsettled = []
+        self._close_retired()
 
     def _judged(self, batch: Batch, result: Result, seconds: float) -> list[Batch]:
         """Counts what became of each document. What is left to do: the batch (without ids: only to be finished), or halves."""
@@ -374,5 +377,5 @@ class Shipper:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tail.close()
         self.checkpoint.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._flight.clear()
+        self.renew()

@@ -147,7 +147,7 @@ class Connection:
         return reply
 
     def close(self) -> None:
-        """Closes what is open; a later request opens anew."""
+        """Closes what is open. No request may be made any more."""
         if self._client is not None:
             self._client.close()
 

@@ -72,7 +72,9 @@ class Fake:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # head and body are two writes: the second must not wait for the first one's ACK
+            disable_nagle_algorithm = (
+                True  # head and body are two writes: the second must not wait for the first one's ACK
+            )
             timeout = 120
 
             def handle_one_request(self) -> None:

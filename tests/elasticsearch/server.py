@@ -100,7 +100,9 @@ def certificate(
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     if not (directory / "ca.pem").exists():
-        openssl("req", "-x509", *key, "-days", "3650", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")
+        openssl(
+            "req", "-x509", *key, "-days", "3650", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem"
+        )
     openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
     (directory / f"{name}.ext").write_text(f"subjectAltName={names}\n")
     when = ["-days", str(days)]
