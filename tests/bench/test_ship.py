@@ -66,12 +66,12 @@ def filled(log: Log, count: int) -> None:
 
 
 def test_a_server_that_only_answers(tmp_path: Path) -> None:
-    count = 400_000 if FULL else 60_000
+    count, rounds = (400_000, 3) if FULL else (40_000, 1)
     port = free_port()
     server = subprocess.Popen([sys.executable, str(ROOT / "tests" / "bench" / "answering.py"), str(port)])
     try:
         results = []
-        for round_ in range(3):
+        for round_ in range(rounds):
             scene = Scene(
                 tmp_path / str(round_), EsConfig(es_host=("127.0.0.1",), es_port=port, secure=False, batch_size=2000)
             )
@@ -165,8 +165,11 @@ def plain(server: Server, log: Log, name: str, size: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def big() -> Iterator[Server]:
-    """A server with memory enough to be measured against."""
+def big(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server with memory enough to be measured against; for the smoke run the one that all tests share."""
+    if not FULL:
+        yield request.getfixturevalue("elasticsearch")
+        return
     server = Server.make(heap_mb=1024, fast=True)
     try:
         server.start()
@@ -221,7 +224,7 @@ def test_from_event_to_searchable(tmp_path: Path, big: Server) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     delays: list[float] = []
-    seen, ends = 0, time.monotonic() + (30 if FULL else 6)
+    seen, ends = 0, time.monotonic() + (30 if FULL else 4)
     while time.monotonic() < ends:
         count = searchable(big, name)
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """The shipper and the real server: kills, outages and index troubles as they are, each ending with log equal to index.
 
-EBPF_MONITOR_SHIP_KILLS (default 8): how often the shipper is killed. EBPF_MONITOR_SHIP_BACKLOG (default 20000): events
-that gather while the server is down; EBPF_MONITOR_SHIP_OUTAGE (default 3): seconds for which it stays down.
+EBPF_MONITOR_SHIP_KILLS (default 8): how often the shipper is killed. EBPF_MONITOR_SHIP_BACKLOG (default 10000): events
+that gather while the server is down; EBPF_MONITOR_SHIP_OUTAGE (default 1): seconds for which it stays down.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import orjson
 import pytest
 
 from monitor import events
+from monitor.ship import state
 from tests.elasticsearch.scene import Scene, ids_of, write_config
 from tests.elasticsearch.server import ROLES, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("EBPF_MONITOR_SHIP_KILLS", "8"))
-BACKLOG = int(os.environ.get("EBPF_MONITOR_SHIP_BACKLOG", "20000"))
-OUTAGE_S = float(os.environ.get("EBPF_MONITOR_SHIP_OUTAGE", "3"))
+BACKLOG = int(os.environ.get("EBPF_MONITOR_SHIP_BACKLOG", "10000"))
+OUTAGE_S = float(os.environ.get("EBPF_MONITOR_SHIP_OUTAGE", "1"))
 pytestmark = pytest.mark.elasticsearch
 
 
@@ -113,7 +114,7 @@ def test_killed_at_random_moments(elasticsearch: Server, scene: Scene) -> None:
     def write() -> None:
         while not stop.is_set():
             scene.log.append(200)
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -121,10 +122,11 @@ def test_killed_at_random_moments(elasticsearch: Server, scene: Scene) -> None:
     try:
         for _ in range(KILLS):
             process = Process(scene)
-            deadline = time.monotonic() + 30
-            while not (scene.ship_dir / "checkpoint").exists() and time.monotonic() < deadline:
+            deadline = time.monotonic() + 60
+            while state.read_json(scene.ship_dir / state.STATUS_NAME).get("pid") != process.popen.pid:
+                assert time.monotonic() < deadline, process.output.read_text()
                 time.sleep(0.01)
-            time.sleep(moments.uniform(0.3, 2.5))
+            time.sleep(moments.uniform(0.0, 1.2))
             process.kill()
     finally:
         stop.set()
@@ -225,7 +227,11 @@ def test_credentials_and_rights_that_are_taken_and_given_back(
     scene.deliver()
     assert time.monotonic() - repaired < 10
     elasticsearch.set_role(ROLES.replace("ebpf-events-*", "other-*", 1))
-    time.sleep(6)  # the server looks at its files each 5 s
+    deadline = time.monotonic() + 60  # the server looks at its files each second
+    there = f"/{scene.es.es_index}-2026.11.22/_create/{ids_of(scene.log.directory)[0]}"
+    while elasticsearch.ask("PUT", there, {}, user="ship").status != 403:  # 409 until then
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     scene.log.append(300)
     try:
         scene.deliver(until=lambda: any("permit" in text or "grant" in text for text in scene.said))

@@ -22,10 +22,16 @@ from tests.elasticsearch.scene import ids_of
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.root
+HIDE = f"""
+mount -t tmpfs none "$1" && mkdir "$1/upper" "$1/work" &&
+mount -t overlay overlay -o "lowerdir={ROOT},upperdir=$1/upper,workdir=$1/work" "{ROOT}" &&
+chmod 0700 "{ROOT}" && cd "{ROOT}" && shift && exec "$@"
+"""
+"""Runs a command with this checkout (its .venv too) under a mode of 0700, in a mount namespace of its own."""
 
 
 class Run:
-    """A monitor in directories that only root may enter, and its child."""
+    """A monitor in directories that only root may enter, its program included, and its child."""
 
     def __init__(self, root: Path, fake: Fake) -> None:
         self.root, self.fake = root, fake
@@ -68,8 +74,10 @@ class Run:
             str(self.config),
             "--ready-file",
             str(self.ready),
-            *words,
         ]
+        scratch = self.root / "scratch"
+        scratch.mkdir(exist_ok=True)
+        command = ["unshare", "--mount", "sh", "-c", HIDE, "sh", str(scratch), *command, *words]
         with (self.root / "stderr").open("ab") as said:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         deadline = time.monotonic() + 90
