@@ -208,6 +208,11 @@ class Scene:
         assert self.counts()["lag"] == 0
 
 
+def disk_full(*_: object) -> None:
+    """In place of a call that writes or syncs."""
+    raise OSError(28, "No space left on device")
+
+
 def of_fake(fake: Fake, root: Path, **changed: Any) -> Scene:
     """A scene that delivers to a fake server without TLS."""
     es = EsConfig(es_host=("127.0.0.1",), es_port=fake.port, secure=False, batch_size=100)

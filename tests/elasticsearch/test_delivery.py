@@ -23,13 +23,6 @@ KINDS = ("minimal", "standard", "full", "trace")
 
 
 @pytest.fixture
-def fake() -> Iterator[Fake]:
-    server = Fake()
-    yield server
-    server.down()
-
-
-@pytest.fixture
 def scene(fake: Fake, tmp_path: Path) -> Iterator[Scene]:
     made = of_fake(fake, tmp_path / "scene")
     yield made
