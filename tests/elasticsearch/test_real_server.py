@@ -44,7 +44,10 @@ def template(server: Server, name: str, *, schema: int = 1) -> None:
 
 
 @pytest.fixture
-def scene(elasticsearch: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+def scene(
+    elasticsearch: Server, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scene]:
+    monkeypatch.setattr("monitor.ship.backoff.PAUSE_S", 1.0)
     name = f"ebpf-events-{abs(hash(request.node.name)) % 10**8}"
     template(elasticsearch, name)
     made = Scene(tmp_path / "scene", elasticsearch.config("ship", es_index=name, batch_size=200))
