@@ -190,7 +190,7 @@ def test_the_shippers_role_makes_indices_and_documents_and_can_do_nothing_else(e
             admin.need("DELETE", "/_index_template/ebpf-events")
 
 
-COPIES = int(os.environ.get("EBPF_MONITOR_CODEC_DOCUMENTS", "4000"))
+COPIES = int(os.environ.get("EBPF_MONITOR_CODEC_DOCUMENTS", "2000"))
 
 
 def test_a_document_takes_fewer_bytes_in_our_stores(

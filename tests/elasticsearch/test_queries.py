@@ -324,16 +324,14 @@ def test_every_rule_has_a_case() -> None:
 def test_rule_finds_its_acts_and_not_those_beside_them(corpus: Corpus, name: str) -> None:
     rule = next(rule for rule in rules.documents(INDEX) if rule["name"] == f"ebpf-monitor: {name}")
     hits, misses = CASES[name]
-    positive = []
-    for act in hits:
-        story = Story()
+    stories = [Story() for _ in hits + misses]
+    for act, story in zip(hits + misses, stories, strict=True):
         act(story)
-        positive.append(corpus.add(story.documents()))
-    negative = []
-    for act in misses:
-        story = Story()
-        act(story)
-        negative += corpus.add(story.documents())
+    told = [story.documents() for story in stories]
+    added = iter(corpus.add([one for documents in told for one in documents]))
+    ids = [[next(added) for _ in documents] for documents in told]
+    positive, negative = ids[: len(hits)], [one for some in ids[len(hits) :] for one in some]
+    assert all(ids)
     found = corpus.ids(rule["query"], [*(one for ids in positive for one in ids), *negative])
     assert all(found & set(ids) for ids in positive), "an act that the rule does not see"
     assert not found & set(negative), "an act that the rule takes for another"
