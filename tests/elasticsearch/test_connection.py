@@ -112,6 +112,14 @@ def test_plain_http_only_to_this_host_unless_said_so() -> None:
     assert Connection(replace(es, es_host=("localhost", "127.0.0.1", "::1")), Credentials()).warning == ""
 
 
+def test_insecure_verifies_nothing_and_says_so(authority: Path, fakes: Any) -> None:
+    fake = fakes(certificate(authority, "other", names="DNS:other.example"))
+    connection = connect(fake, None, insecure=True)
+    assert connection.perform("GET", "/").status == 200
+    assert "NOT verified" in connection.warning
+    assert connect(fake, authority / "ca.pem").warning == ""
+
+
 def test_a_pinned_authority(authority: Path, fakes: Any) -> None:
     node, key = certificate(authority)
     chain = authority / "chain.pem"
