@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import urllib3
+from elastic_transport import NodeConfig, Urllib3HttpNode
 from elasticsearch import Elasticsearch
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as TransportSslError
@@ -61,6 +62,17 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Node(Urllib3HttpNode):
+    """A host whose TLS is what its context says. The client's own node would load certifi's authorities into the context,
+    beside the one that is configured, and set it to verify where nothing is to be verified."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        if config.ssl_context is not None:
+            pool: Any = self.pool
+            pool.ca_certs, pool.cert_reqs = None, config.ssl_context.verify_mode
 
 
 def is_loopback(host: str) -> bool:
@@ -153,6 +165,7 @@ class Connection:
 
     def _context(self, ca_pem: str) -> ssl.SSLContext:
         if self._es.insecure:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # `warning` is told at each start
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -173,6 +186,7 @@ class Connection:
         tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
         return Elasticsearch(
             [{"scheme": scheme, "host": host, "port": self._es.es_port} for host in self._es.es_host],
+            node_class=_Node,
             connections_per_node=self._parallel,
             max_retries=0,
             retry_on_timeout=False,

@@ -112,6 +112,17 @@ def test_plain_http_only_to_this_host_unless_said_so() -> None:
     assert Connection(replace(es, es_host=("localhost", "127.0.0.1", "::1")), Credentials()).warning == ""
 
 
+def test_no_authority_is_trusted_but_the_configured_one(
+    authority: Path, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the bundle either that the client brings along: here the one that signed the server's certificate is in it."""
+    fake = fakes(certificate(authority))
+    monkeypatch.setattr("elastic_transport._node._http_urllib3.DEFAULT_CA_CERTS", str(authority / "ca.pem"))
+    certificate(tmp_path)
+    assert refused(fake, tmp_path / "ca.pem").check == "certificate"
+    assert refused(fake, None).check == "certificate"
+
+
 def test_insecure_verifies_nothing_and_says_so(authority: Path, fakes: Any) -> None:
     fake = fakes(certificate(authority, "other", names="DNS:other.example"))
     connection = connect(fake, None, insecure=True)
