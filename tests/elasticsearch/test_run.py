@@ -19,6 +19,7 @@ import pytest
 from tests import compiled
 from tests.elasticsearch.fake import Answer, Fake, Request
 from tests.elasticsearch.scene import ids_of
+from tests.elasticsearch.server import certificate
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.root
@@ -48,7 +49,7 @@ class Run:
         section = {
             "es_host": "127.0.0.1",
             "es_port": self.fake.port,
-            "secure": False,
+            "ca_certs": str(self.root / "ca.pem"),
             "es_user": "ship",
             "password_file": str(self.password),
         }
@@ -124,7 +125,7 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     (tmp_path / "place").mkdir(mode=0o700)  # nobody but root may pass: the child works with descriptors it was given
-    fake = Fake()
+    fake = Fake(certificate(tmp_path / "place"))
     made = Run(tmp_path / "place", fake)
     compiled.lend(tmp_path / "place" / "output_dir")
     yield made
@@ -207,7 +208,7 @@ def test_credentials_and_servers_change_while_it_runs(run: Run, wait_until: Call
     repaired = time.monotonic()
     wait_until(lambda: len(run.fake.ids()) > 0, 30)
     assert time.monotonic() - repaired < 12
-    other = Fake()
+    other = Fake((run.root / "node.pem", run.root / "node.key"))
     try:
         run.write(es_port=other.port, batch_size=50)
         act()
