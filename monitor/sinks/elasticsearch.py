@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import urllib3
-from elastic_transport import NodeConfig, Urllib3HttpNode
 from elasticsearch import Elasticsearch
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as TransportSslError
@@ -62,17 +61,6 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-class _Node(Urllib3HttpNode):
-    """A host whose TLS is what its context says. The client's own node would load certifi's authorities into the context,
-    beside the one that is configured, and set it to verify where nothing is to be verified."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        super().__init__(config)
-        if config.ssl_context is not None:
-            pool: Any = self.pool
-            pool.ca_certs, pool.cert_reqs = None, config.ssl_context.verify_mode
 
 
 def is_loopback(host: str) -> bool:
@@ -184,15 +172,21 @@ class Connection:
     def _open(self, context: ssl.SSLContext | None) -> Elasticsearch:
         scheme = "https" if self._es.secure else "http"
         tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
-        return Elasticsearch(
+        client = Elasticsearch(
             [{"scheme": scheme, "host": host, "port": self._es.es_port} for host in self._es.es_host],
-            node_class=_Node,
             connections_per_node=self._parallel,
             max_retries=0,
             retry_on_timeout=False,
             http_compress=False,
             **tls,
         )
+        for node in client.transport.node_pool.all():
+            if context is not None:
+                # TLS is what the context says. The client would load certifi's authorities into it, beside the one that is
+                # configured, and set it to verify also where nothing is to be verified.
+                pool: Any = node.pool  # type: ignore[attr-defined]
+                pool.ca_certs, pool.cert_reqs = None, context.verify_mode
+        return client
 
     def _exchange(
         self,
