@@ -1,11 +1,18 @@
 /* Sockets: their identity and addresses from the kernel's own objects; sends, receives, binds, listens, connects, accepts. */
 
-struct endpoints { u64 ino, cookie, local_name, remote_name; u64 local[2], remote[2]; u16 family, kind, protocol, local_port, remote_port, state; };
+struct endpoints { u64 ino, cookie, peer, local_name, remote_name; u64 local[2], remote[2]; u16 family, kind, protocol, local_port, remote_port, state; };
 
+/* The inode of the socket that a struct sock belongs to, 0: none any more. Both stand in one struct socket_alloc. */
+static inline u64 socket_inode(u64 sk) {
+  u64 owner = 0, ino = 0;
+  KL(owner, sk, OFF_sock__socket); if (!owner) return 0;
+  RD(&ino, 8, owner + OFF_socket_alloc__vfs_inode + OFF_inode__i_ino);
+  return ino;
+}
 /* Fills `e` from the struct file of a socket and returns the key of this state of it. */
 static inline u64 look_at_socket(u64 f, u64 seed, struct endpoints *e) {
   u64 sock = 0, sk = 0, inode = 0, key = PHI ^ seed; u16 x = 0, port = 0; u32 a = 0; u8 state = 0;
-  e->cookie = e->local_name = e->remote_name = 0; e->local[0] = e->local[1] = e->remote[0] = e->remote[1] = 0;
+  e->cookie = e->peer = e->local_name = e->remote_name = 0; e->local[0] = e->local[1] = e->remote[0] = e->remote[1] = 0;
   e->family = e->kind = e->protocol = e->local_port = e->remote_port = e->state = 0; e->ino = 0;
   KL(inode, f, OFF_file__f_inode); KL(e->ino, inode, OFF_inode__i_ino); MIX(key, e->ino);
   KL(sock, f, OFF_file__private_data); if (!sock) return key;
@@ -29,7 +36,7 @@ static inline u64 look_at_socket(u64 f, u64 seed, struct endpoints *e) {
     sk = CAST(sk, ID_unix_sock);
     KL(e->local_name, sk, OFF_unix_sock__addr); LOW(low, e->local_name); MIX(key, low);
     KL(peer, sk, OFF_unix_sock__peer);
-    if (peer) { peer = CAST(peer, ID_unix_sock); KL(e->remote_name, peer, OFF_unix_sock__addr); LOW(low, e->remote_name); MIX(key, low); }
+    if (peer) { peer = CAST(peer, ID_unix_sock); KL(e->remote_name, peer, OFF_unix_sock__addr); LOW(low, e->remote_name); MIX(key, low); e->peer = socket_inode(peer); MIX(key, e->peer); }
   }
   return key;
 }
@@ -44,7 +51,7 @@ static inline u32 unix_name(u64 addr, u8 *out) {
 /* Writes a socket definition to `p`, which has room for 512 bytes; returns its length. */
 static inline u32 write_socket(u8 *p, u64 key, u64 ts, u64 seq, struct endpoints *x) {
   struct socket_definition *e = (void *)p; u32 n, m;
-  e->type = DEF_SOCKET; e->tid = 0; e->ts = ts; e->seq = seq; e->key = key; e->ino = x->ino; e->cookie = x->cookie;
+  e->type = DEF_SOCKET; e->tid = 0; e->ts = ts; e->seq = seq; e->key = key; e->ino = x->ino; e->cookie = x->cookie; e->peer = x->peer;
   e->family = x->family; e->kind = x->kind; e->protocol = x->protocol; e->local_port = x->local_port; e->remote_port = x->remote_port; e->state = x->state;
   *(u64 *)&e->local[0] = x->local[0]; *(u64 *)&e->local[8] = x->local[1]; *(u64 *)&e->remote[0] = x->remote[0]; *(u64 *)&e->remote[8] = x->remote[1];
   n = unix_name(x->local_name, p + sizeof(*e));
@@ -88,6 +95,17 @@ static inline s64 message_bytes(struct arguments *in, u32 compat, s64 messages) 
   return sum;
 }
 
+/* Where a message came with control bytes, there may be descriptors in them. */
+static inline int came(u64 *ctx, struct account *h, struct arguments *in, u32 compat, u32 call, u32 op, s64 ret) {
+  u64 size = 0;
+  if (op != OP_READ || !(call & CALL_MSG) || ret < 0) return done(ctx, h, ret);
+  read_user(&size, compat ? 4 : 8, (void *)(in->a[1] + (compat ? 20 : 40)));
+  if (!size) return end(h);
+  h->swept = 0;
+  jump.call(ctx, TAIL_RIGHTS);
+  return give_up(h, CLASS_FILE);
+}
+
 /* Tail: a read, write, send or receive of a socket. */
 int socket_io(u64 *ctx) {
   ENTER_CALL
@@ -100,7 +118,7 @@ int socket_io(u64 *ctx) {
   if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); }
-  if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return done(ctx, h, ret); }
+  if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return came(ctx, h, in, compat, call, op, ret); }
   LOW(low, f); KL(ino, inode, OFF_inode__i_ino);
   __builtin_memset(in->address, 0, sizeof in->address);
   if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) && (op == OP_WRITE || ret >= 0)) { n = named_address(in, compat, call, in->address); if (n) peer = hash_address(in->address, n) | 1; }
@@ -115,8 +133,8 @@ int socket_io(u64 *ctx) {
   quietly = count_transfer(h, c, s, op == OP_READ, bytes);
   if (quietly && peer && peer != s->peer && !pressure(h)) { quietly = 0; h->folded--; }      /* another address: a dependence of its own */
   if (peer) s->peer = peer;
-  if (quietly && same) return done(ctx, h, ret);
-  if (!n) { put_event(h, cpu, ts, tid, type, key, bytes, nr, kf, fd, slot, s, 0, CLASS_SOCKET); return done(ctx, h, ret); }
+  if (quietly && same) return came(ctx, h, in, compat, call, op, ret);
+  if (!n) { put_event(h, cpu, ts, tid, type, key, bytes, nr, kf, fd, slot, s, 0, CLASS_SOCKET); return came(ctx, h, in, compat, call, op, ret); }
   u64 seq = h->seq; h->seq = seq + 1;
   u8 *p = room(h, cpu, 192, 0);
   if (!p || h->undefinable) { h->refused_ring[CLASS_SOCKET]++; if (kf & KF_BEGIN) s->generation = 0; return end(h); }
@@ -125,6 +143,40 @@ int socket_io(u64 *ctx) {
   e->session = slot; e->generation = s->generation; e->oflags = n;
   __builtin_memcpy(p + 64, in->address, 128);
   push(h, 3);
+  return came(ctx, h, in, compat, call, op, ret);
+}
+
+/* Descriptors that came with a message (SCM_RIGHTS): the kernel has written their numbers behind the message's control bytes. */
+#define CONTROL_OF(m, p, n) { if (compat) { u32 v_[2] = {}; read_user(v_, 8, (void *)((m) + 16)); p = v_[0]; n = v_[1]; } \
+                              else { u64 v_[2] = {}; read_user(v_, 16, (void *)((m) + 32)); p = v_[0]; n = v_[1]; } }
+#define MOST_RIGHTS 24    /* that are told one by one: each takes one tail call */
+/* Tail: one descriptor after the other; how far it came is kept in `swept`. */
+int rights(u64 *ctx) {
+  ENTER_CALL
+  u64 control, size, at, f, head; u32 o, i, length, w[2], received = 0, done = h->swept; s32 fd = -1; struct endpoints x;
+  CONTROL_OF(in->a[1], control, size)
+  at = control; head = compat ? 12 : 16;
+#pragma nounroll
+  for (i = 0; i < 4; i++) {                /* before them may come credentials, a process's descriptor and a security context */
+    length = w[0] = w[1] = 0;
+    read_user(&length, 4, (void *)at); read_user(w, 8, (void *)(at + head - 8));
+    if (length < head || at + length > control + size) break;
+    if (w[0] == 1 && w[1] == 1) { received = (length - head) >> 2; break; }      /* SOL_SOCKET, SCM_RIGHTS */
+    at += compat ? (length + 3) & ~3u : (length + 7) & ~7u;
+  }
+  if (done >= received || received > 253) { h->swept = 0; return end(h); }        /* SCM_MAX_FD */
+  read_user(&fd, 4, (void *)(at + head + 4 * done));
+  f = fd >= 0 ? fd_file(task, (u32)fd) : 0;
+  struct scratch *s = record_begin(task, ts, cpu, FILE_RECEIVE, ret, nr, kf, fd); if (!s) return end(h);
+  o = blob_task(s, 0, task);
+  s->e.arg = received;
+  if (f) { f = CAST(f, ID_file); identify(s, f); o = blob_file(s, o, BLOB_PATH, f); }
+  f = fd_file(task, (u32)in->a[0]);
+  if (f) { u64 key = look_at_socket(f, c->seed, &x); o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511); }
+  record_end(ctx, h, s, o, CLASS_FILE);
+  h->swept = done + 1;
+  if (done + 1 < received && done + 1 < MOST_RIGHTS) jump.call(ctx, TAIL_RIGHTS);
+  h->swept = 0;
   return end(h);
 }
 

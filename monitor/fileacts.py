@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from monitor import constants, events, naming, tables
 from monitor import names as shown
-from monitor.decode import Record
+from monitor.decode import Record, socket_blob
 from monitor.encode import Document, Names, mode
 
 _MOVE_MOUNT = 429
@@ -153,6 +153,15 @@ def _map(record: Record, found: Names, extra: Document) -> None:
         found.sections["file"] = found.sections.get("file", {}) | {"hash": {"sha256": record.blobs["sha256"].hex()}}
 
 
+def _receive(record: Record, found: Names, extra: Document) -> None:
+    if record.values["arg"]:
+        extra["received"] = record.values["arg"]
+    if "socket" in record.blobs:
+        through = naming.endpoint(*socket_blob(record.blobs["socket"]))
+        extra["socket"] = through.ebpf["socket"]
+        found.raw |= through.raw
+
+
 def _umount(record: Record, _: Names, extra: Document) -> None:
     if record.values["arg"]:
         extra["flags"] = "|".join(constants.umount_flags(record.values["arg"]))
@@ -170,5 +179,6 @@ _TOLD: dict[str, Callable[[Record, Names, Document], None]] = {
     "file_mount": _mount,
     "file_umount": _umount,
     "file_map": _map,
+    "file_receive": _receive,
     "kernel_io_uring_request": _request,
 }

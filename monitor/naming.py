@@ -105,6 +105,8 @@ def endpoint(definition: Facts, tail: bytes) -> Names:
     }
     if definition["cookie"]:
         about["cookie"] = str(definition["cookie"])
+    if definition["peer"]:
+        about["peer_inode"] = str(definition["peer"])
     found.ebpf["socket"] = about
     if family in (socket.AF_INET, socket.AF_INET6):
         if definition["local_port"] or any(definition["local"]):

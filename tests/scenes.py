@@ -411,6 +411,17 @@ SCENES: dict[str, Scene] = {
     ),
     "file_map.shared": _control("file_map", _MAPPED, ret=0x7F0012345000, fd=4, nr=9, arg=1, arg2=1, **_IDENTITY),
     "file_map.protection": _control("file_map", _MAPPED, nr=10, arg=7, **_IDENTITY),
+    "file_receive": _control(
+        "file_receive",
+        _OBJECT | {"socket": socket_definition(remote_name=b"/run/app.sock\0", peer=4242, **_UNIX)},
+        ret=12,
+        fd=7,
+        nr=47,
+        arg=3,
+        **_IDENTITY,
+    ),
+    "file_receive.pidfd": _control("file_receive", _OBJECT, ret=7, fd=7, nr=438, **_IDENTITY),
+    "file_receive.failure": _control("file_receive", {"executable": PYTHON}, ret=-errno.EPERM, nr=438),
     "file_mount": _control(
         "file_mount", _MOUNT | {"text": b"/dev/sdb1", "text2": b"ext4"}, nr=165, kf=events.CLAIMED, arg=0xC0ED0000 | 0xE
     ),

@@ -30,6 +30,7 @@ def sock(local: bytes = b"", remote: bytes = b"", family: int = 1) -> Names:
         "protocol": 0,
         "ino": 5,
         "cookie": (1 << 64) - 1,
+        "peer": (1 << 64) - 1,
         "local_port": 65535,
         "remote_port": 65535,
         "local": b"\xfe" * 16,

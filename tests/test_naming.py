@@ -84,6 +84,7 @@ def endpoint(family: int, tail: bytes = b"", **members: Any) -> Names:
         "protocol": 6,
         "ino": 9,
         "cookie": 0,
+        "peer": 0,
         "local": bytes(16),
         "remote": bytes(16),
         "local_port": 0,

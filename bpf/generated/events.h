@@ -237,6 +237,7 @@ struct socket_definition {
   u64 key;  /* object key */
   u64 ino;  /* inode of the socket */
   u64 cookie;  /* socket cookie, 0: none yet */
+  u64 peer;  /* inode of the socket at the other end of a Unix connection or pair, 0: none */
   u16 family;  /* AF_* */
   u16 kind;  /* SOCK_* */
   u16 protocol;  /* IPPROTO_* */
@@ -248,7 +249,7 @@ struct socket_definition {
   u8 local[16];  /* local address, IPv4 in the first 4 bytes */
   u8 remote[16];  /* remote address */
 };
-_Static_assert(sizeof(struct socket_definition) == 96, "socket_definition");
+_Static_assert(sizeof(struct socket_definition) == 104, "socket_definition");
 _Static_assert(__builtin_offsetof(struct socket_definition, type) == 0, "socket_definition.type");
 _Static_assert(__builtin_offsetof(struct socket_definition, units) == 2, "socket_definition.units");
 _Static_assert(__builtin_offsetof(struct socket_definition, tid) == 4, "socket_definition.tid");
@@ -257,16 +258,17 @@ _Static_assert(__builtin_offsetof(struct socket_definition, seq) == 16, "socket_
 _Static_assert(__builtin_offsetof(struct socket_definition, key) == 24, "socket_definition.key");
 _Static_assert(__builtin_offsetof(struct socket_definition, ino) == 32, "socket_definition.ino");
 _Static_assert(__builtin_offsetof(struct socket_definition, cookie) == 40, "socket_definition.cookie");
-_Static_assert(__builtin_offsetof(struct socket_definition, family) == 48, "socket_definition.family");
-_Static_assert(__builtin_offsetof(struct socket_definition, kind) == 50, "socket_definition.kind");
-_Static_assert(__builtin_offsetof(struct socket_definition, protocol) == 52, "socket_definition.protocol");
-_Static_assert(__builtin_offsetof(struct socket_definition, local_port) == 54, "socket_definition.local_port");
-_Static_assert(__builtin_offsetof(struct socket_definition, remote_port) == 56, "socket_definition.remote_port");
-_Static_assert(__builtin_offsetof(struct socket_definition, local_bytes) == 58, "socket_definition.local_bytes");
-_Static_assert(__builtin_offsetof(struct socket_definition, remote_bytes) == 60, "socket_definition.remote_bytes");
-_Static_assert(__builtin_offsetof(struct socket_definition, state) == 62, "socket_definition.state");
-_Static_assert(__builtin_offsetof(struct socket_definition, local) == 64, "socket_definition.local");
-_Static_assert(__builtin_offsetof(struct socket_definition, remote) == 80, "socket_definition.remote");
+_Static_assert(__builtin_offsetof(struct socket_definition, peer) == 48, "socket_definition.peer");
+_Static_assert(__builtin_offsetof(struct socket_definition, family) == 56, "socket_definition.family");
+_Static_assert(__builtin_offsetof(struct socket_definition, kind) == 58, "socket_definition.kind");
+_Static_assert(__builtin_offsetof(struct socket_definition, protocol) == 60, "socket_definition.protocol");
+_Static_assert(__builtin_offsetof(struct socket_definition, local_port) == 62, "socket_definition.local_port");
+_Static_assert(__builtin_offsetof(struct socket_definition, remote_port) == 64, "socket_definition.remote_port");
+_Static_assert(__builtin_offsetof(struct socket_definition, local_bytes) == 66, "socket_definition.local_bytes");
+_Static_assert(__builtin_offsetof(struct socket_definition, remote_bytes) == 68, "socket_definition.remote_bytes");
+_Static_assert(__builtin_offsetof(struct socket_definition, state) == 70, "socket_definition.state");
+_Static_assert(__builtin_offsetof(struct socket_definition, local) == 72, "socket_definition.local");
+_Static_assert(__builtin_offsetof(struct socket_definition, remote) == 88, "socket_definition.remote");
 
 struct context {
   u64 session_start;  /* start of the session leader, CLOCK_BOOTTIME ns; 0: it has ended */
@@ -690,6 +692,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define FILE_XATTR 45
 #define FILE_MEMFD 88
 #define FILE_MAP 91
+#define FILE_RECEIVE 92
 #define FILE_MOUNT 89
 #define FILE_UMOUNT 90
 #define SOCKET_BIND 48

@@ -128,6 +128,7 @@ SOCKET_DEFINITION = Layout("socket_definition", (
     *RECORD.fields,
     Field("ino", "u64", doc="inode of the socket"),
     Field("cookie", "u64", doc="socket cookie, 0: none yet"),
+    Field("peer", "u64", doc="inode of the socket at the other end of a Unix connection or pair, 0: none"),
     Field("family", "u16", doc="AF_*"),
     Field("kind", "u16", doc="SOCK_*"),
     Field("protocol", "u16", doc="IPPROTO_*"),

@@ -36,6 +36,7 @@ SOCKET_SHOWN: tuple[Shown, ...] = (
     Shown("ebpf.socket.family", "keyword", "address family"), Shown("ebpf.socket.type", "keyword", "socket type"),
     Shown("ebpf.socket.inode", "keyword", "inode number of the socket"),
     Shown("ebpf.socket.cookie", "keyword", "the kernel's cookie of the socket, where it has one"),
+    Shown("ebpf.socket.peer_inode", "keyword", "of a Unix socket: inode number of the one at the other end"),
     Shown("ebpf.socket.path", "keyword", "name of the local Unix socket; @ begins an abstract one"),
     Shown("ebpf.socket.peer_path", "keyword", "name of the remote Unix socket"),
 )

@@ -52,6 +52,7 @@ cgroup_subsys_state: cgroup
 kernfs_node: id name
 socket: type sk
 unix_sock: addr peer
+socket_alloc: vfs_inode
 unix_address: len name
 bpf_iter_meta: seq
 linux_binprm: fdpath filename interp
@@ -66,6 +67,7 @@ _RENAMED = {
     "inode__ctime_nsec": (("inode", "i_ctime_nsec"), ("inode", "__i_ctime.tv_nsec"), ("inode", "i_ctime.tv_nsec")),
     "sock__family": (("sock", "__sk_common.skc_family"),),
     "sock__protocol": (("sock", "sk_protocol"),),
+    "sock__socket": (("sock", "sk_socket"),),
     "sock__num": (("sock", "__sk_common.skc_num"),),
     "sock__dport": (("sock", "__sk_common.skc_dport"),),
     "sock__cookie": (("sock", "__sk_common.skc_cookie.counter"),),
@@ -195,6 +197,7 @@ TAILS = (
     "exclude",
     "map_file",
     "map_record",
+    "rights",
 )
 """Programs that are reached by tail calls, in the order of the jump table."""
 _PROGRAMS = {
@@ -317,6 +320,7 @@ _X86 = (
     Call("removexattrat", 466, 466, NAMES, "file_xattr", where=2, dir=1, second=4, dir2=NOT_A_PATH),
     Call("memfd_create", 319, 356, OBJECT, "file_memfd", dir=RETURNED, second=1, value=2),
     Call("memfd_secret", 447, 447, OBJECT, "file_memfd", dir=RETURNED, value=1),
+    Call("pidfd_getfd", 438, 438, OBJECT, "file_receive", dir=RETURNED),
     Call("setuid", 105, 23, CREDENTIALS, "process_credentials"),
     Call("setuid32", -1, 213, CREDENTIALS, "process_credentials"),
     Call("setgid", 106, 46, CREDENTIALS, "process_credentials"),
