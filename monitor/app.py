@@ -95,9 +95,7 @@ class Monitor(Steered):
             "missing": self.missing,
             "name_sources": sorted(f"{name}: {source}" for name, source in self.shape.name_sources.items()),
             "control_lane": "perf" if self.shape.perf else "ringbuf",
-            "events": [
-                kind.name for kind in events.EVENTS if self.config.profile in kind.profiles and self.shape.gives(kind)
-            ],
+            "events": [kind.name for kind in events.EVENTS if not self.shape.off(kind, self.config.profile)],
             "processes": len(scanned),
         }
         members: Document = {"monitor": about}
@@ -362,8 +360,8 @@ class Monitor(Steered):
 
     def off(self) -> dict[str, str]:
         """Events that are not recorded, and why."""
-        profile = self.config.profile
-        return {kind.name: f"profile {profile}" for kind in events.EVENTS if profile not in kind.profiles}
+        found = {kind.name: self.shape.off(kind, self.config.profile) for kind in events.EVENTS}
+        return {name: why for name, why in found.items() if why}
 
     def _tell_service(self, now: float) -> None:
         """What the service manager wants to know, when it is due."""

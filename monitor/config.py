@@ -54,7 +54,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A configuration, and where it comes from: `places` has the keys that are not left at their default."""
+    """A configuration, and where it comes from: `places` has the keys that are not left at their default, and each label
+    (`labels.site`)."""
 
     config: Config
     places: dict[str, Place]
@@ -139,8 +140,16 @@ class _Reader:
             if len(value) > (key.maximum or 0):
                 self.refuse(f"{len(value)} entries in all files together; allowed: {_range(key)}", node, key.name)
         self.values[key.name] = value
-        self.places.pop(key.name, None)  # places stand in the order of reading
-        self.places[key.name] = Place(self.file, node.line)
+        if key.type == Labels and isinstance(node.value, dict):
+            for name, child in node.value.items():
+                self.place(f"{key.name}.{name}", child)
+        else:
+            self.place(key.name, node)
+
+    def place(self, name: str, node: Node) -> None:
+        """Keeps where a value stands: places are in the order of reading."""
+        self.places.pop(name, None)
+        self.places[name] = Place(self.file, node.line)
 
     def labels(self, key: Key, node: Node) -> dict[str, object]:
         """An object of strings. No error repeats a name: it may be part of a misplaced secret."""

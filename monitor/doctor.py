@@ -141,7 +141,8 @@ def _tracefs(host: Host) -> Iterator[Check]:
 def _configuration(host: Host) -> Iterator[Check]:
     if host.problem:
         command = re.search(r"\b(?:chmod|chown) .*$", host.problem)
-        yield Check("configuration", "missing", host.problem, command[0] if command else "ebpf-monitor check-config")
+        other = "sudo ebpf-monitor doctor" if "may not read it" in host.problem else "ebpf-monitor check-config"
+        yield Check("configuration", "missing", host.problem, command[0] if command else other)
 
 
 def synchronised() -> bool:
@@ -180,9 +181,8 @@ def _clock(host: Host) -> Iterator[Check]:
 def _lockdown(host: Host) -> Iterator[Check]:
     file = host.path("/sys/kernel/security/lockdown")
     if file.exists() and "[confidentiality]" in file.read_text(encoding="ascii", errors="replace"):
-        yield Check(
-            "lockdown", "missing", "the kernel lets nobody read its memory", "boot without lockdown=confidentiality"
-        )
+        fix = "take lockdown=confidentiality out of /etc/default/grub (integrity does no harm), update-grub, reboot"
+        yield Check("lockdown", "missing", "the kernel lets nobody read its memory", fix)
 
 
 def _bpffs(host: Host) -> Iterator[Check]:
@@ -225,7 +225,8 @@ def _features(host: Host) -> Iterator[Check]:
             yield Check("kernel features", "missing", text, "boot a newer kernel: apt install linux-image-amd64")
         found = pins.features(Btf())
     except (BtfError, OSError) as error:
-        yield Check("kernel features", "missing", f"cannot be tried: {error}", "see the checks above")
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        yield Check("kernel features", "missing", f"cannot be tried: {reason}", "see the checks above")
         return
     for name, there in found.items():
         if there:
@@ -303,14 +304,15 @@ def _directory(key: str, path: Path) -> Iterator[Check]:
 def _space(host: Host) -> Iterator[Check]:
     path = host.config.events_dir
     there = next(place for place in (path, *path.parents) if place.exists())
-    usage = shutil.disk_usage(there)
+    usage, about = shutil.disk_usage(there), os.statvfs(there)
     percent, wanted = 100 * usage.free / max(usage.total, 1), host.config.log_min_free
-    text = f"{usage.free / _GB:.1f} GB free for {path} ({percent:.0f} %)"
-    if percent < max(1, wanted):
+    text, name = f"{usage.free / _GB:.1f} GB free for {path} ({percent:.0f} %)", shlex.quote(str(there))
+    if about.f_files and not about.f_favail:  # some file systems have no table of them
+        text += ", and no new file can be made: no inode is free"
+        yield Check("disk", "missing", text, f"du -x --inodes {name} | sort -n | tail")
+    elif percent < max(1, wanted):
         text += f": below log_min_free ({wanted} %) rotated files of the log are removed" if percent < wanted else ""
-        yield Check(
-            "disk", "missing" if percent < 1 else "warn", text, f"du -xh {shlex.quote(str(there))} | sort -h | tail"
-        )
+        yield Check("disk", "missing" if percent < 1 else "warn", text, f"du -xh {name} | sort -h | tail")
     else:
         yield Check("disk", "ok", text)
 

@@ -115,6 +115,12 @@ def _ledger(found: Status) -> Iterator[Metric]:
         yield _counter(metric, doc, ledger.get(name))
     if isinstance(ledger.get("lag"), int):
         yield _gauge("delivery_lag_lines", "Lines in the log that are not delivered yet.", ledger["lag"])
+    delivery = found.document()["delivery"]
+    if delivery is not None and found.last.get("storage_type") == "elasticsearch":
+        yield _gauge("delivering", "Whether Elasticsearch takes what it is sent: 1 yes, 0 no, or no shipper runs.",
+                     delivery.get("state") == "delivering")  # fmt: skip
+        yield _gauge("delivery_lag_seconds", "Age of the oldest line that is not delivered yet.",
+                     member(delivery, "lag").get("seconds"))  # fmt: skip
     for name, label, doc in (
         ("refused", "reason", "Events that found no room in a ring: lost, and recorded as lost."),
         ("suppressed", "rule", "Events that the configuration or the monitor's own identity keeps out."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from monitor import app, config, instance, startup
+from tests.fakes import SHAPE
 
 
 class _Pipeline:
@@ -53,6 +55,18 @@ def test_a_notice_of_the_log_is_a_recorded_event_and_is_said(monitor: app.Monito
 def test_a_quiet_second_records_nothing(monitor: app.Monitor) -> None:
     monitor._each_second()
     assert cast(Any, monitor.pipeline).made == []
+
+
+def test_the_status_says_which_events_are_off_and_why(monitor: app.Monitor) -> None:
+    monitor.shape = replace(SHAPE, uring=True)
+    monitor.config = replace(monitor.config, profile="full")
+    assert monitor.off() == {}
+    monitor.shape = SHAPE
+    hooks = "tp_btf/io_uring_submit_req, tp_btf/io_uring_cqe_overflow"
+    assert monitor.off() == {"kernel_io_uring_request": f"not in this kernel: {hooks}"}
+    monitor.config = replace(monitor.config, profile="minimal")
+    assert monitor.off()["file_read"] == "profile minimal"
+    assert "process_exec" not in monitor.off()
 
 
 def test_a_second_monitor_is_refused_with_the_first_one_s_pid(tmp_path: Path) -> None:

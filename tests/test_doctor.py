@@ -147,15 +147,21 @@ def test_kernel_without_what_the_programs_need_is_told_with_its_own_answer(
     assert exit_status(examine(host)) != 0
 
 
-@pytest.mark.parametrize("error", [BtfError("not BTF"), OSError(1, "Operation not permitted")])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(BtfError("not BTF"), "BTF: not BTF"), (FileNotFoundError(2, "No such file", "/sys/x"), "/sys/x: No such file")],
+)
 def test_features_that_cannot_be_tried_are_no_exception(
-    host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception
+    host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     def failing(_btf: object) -> None:
         raise error
 
     monkeypatch.setattr(pins, "features", failing)
-    assert one(host, "kernel features").state == "missing"
+    assert (one(host, "kernel features").state, one(host, "kernel features").text) == (
+        "missing",
+        f"cannot be tried: {told}",
+    )
 
 
 def test_every_feature_that_is_tried_has_an_explanation() -> None:
@@ -214,6 +220,14 @@ def test_events_dir_of_another_user_is_missing(host: Host, monkeypatch: pytest.M
 def test_disk_that_is_full_is_told(host: Host, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 100 - free, free))
     assert one(host, "disk").state == state
+
+
+def test_a_disk_without_a_free_inode_is_full_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(host.config.events_dir)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*real[:5], 1000, 0, 0, *real[8:])))
+    assert (one(host, "disk").state, one(host, "disk").fix.split(" /")[0]) == ("missing", "du -x --inodes")
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*real[:5], 0, 0, 0, *real[8:])))
+    assert one(host, "disk").state == "ok", "a file system without a table of them"
 
 
 def test_disk_of_a_directory_that_is_not_there_is_its_parent_s(host: Host) -> None:
@@ -321,6 +335,8 @@ def test_a_configuration_that_is_refused_is_a_finding_with_its_command(host: Hos
         "chmod go-w /etc/x.json",
     )
     assert found(host, "configuration") == []
+    unread = replace(host, problem="/etc/x.json: this user may not read it; run as root, or give the file to this user")
+    assert one(unread, "configuration").fix == "sudo ebpf-monitor doctor"
 
 
 @pytest.mark.parametrize("key", ["output_dir", "run_dir"])

@@ -46,8 +46,13 @@ def test_each_value_says_where_it_came_from(sources: Sources) -> None:
     found = config.read(sources)
     assert str(found.places["es_config.es_port"]) == f"{path}:4"
     assert str(found.places["profile"]) == f"{sources.main}:2"
-    assert set(found.places) == {"profile", "tags", "labels", "es_config.es_host", "es_config.es_port"}
     assert found.files == (sources.main, path)
+    site, tags = add(sources, "20-site.json", '{"labels": {\n"role": "db"}}'), add(sources, "30-tags.json", '{"tags": []}')
+    found = config.read(sources)
+    assert {name: str(place) for name, place in found.places.items()} == {
+        "profile": f"{sources.main}:2", "labels.site": f"{sources.main}:4", "es_config.es_host": f"{sources.main}:5",
+        "es_config.es_port": f"{path}:4", "labels.role": f"{site}:2", "tags": f"{tags}:1",
+    }  # fmt: skip
 
 
 def test_only_visible_json_files_are_read(sources: Sources) -> None:

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitor import metrics
 from monitor.events import EVENT
+from monitor.ship.state import Shipped
 from monitor.status import Status, StatusError
 from tests.test_status import document, ledger
 
@@ -49,6 +52,21 @@ def test_every_count_of_the_ledger_is_a_metric() -> None:
     assert found["events_in_flight"] == 2
     delivering = values(lambda: status(ledger=ledger(created=80, lag=11)))
     assert (delivering["documents_created_total"], delivering["delivery_lag_lines"]) == (80, 11)
+
+
+def test_whether_it_is_delivered_is_told_where_it_should_be() -> None:
+    def shipped(state: str, seconds: float) -> Shipped:
+        return Shipped({"state": state, "time": time.time(), "lag": {"seconds": seconds}}, {})
+
+    def told(found: Shipped | None, storage: str = "elasticsearch") -> tuple[float | None, float | None]:
+        every = values(lambda: replace(status(storage_type=storage), shipped=found))
+        return every.get("delivering"), every.get("delivery_lag_seconds")
+
+    assert told(shipped("delivering", 1.5)) == (1, 1.5)
+    assert told(shipped("waiting", 300.0)) == told(shipped("paused", 300.0)) == (0, 300)
+    assert told(shipped("stopped", 2.0)) == (0, 2)
+    assert told(None) == (0, None), "the shipper was never started"
+    assert told(shipped("stopped", 2.0), "local") == (None, None)
 
 
 def _ledger_paths() -> list[str]:
@@ -132,6 +150,7 @@ def test_each_alert_is_tested_and_has_a_row_in_the_operators_page(rules: str) ->
 
 
 def test_rules_speak_of_metrics_that_exist(rules: str) -> None:
-    shown = set(re.findall(r"^# TYPE (\w+)", metrics.text(lambda: status(events_dir="/", ledger=ledger(lag=1))).decode(), re.MULTILINE))
+    every = metrics.text(lambda: status(events_dir="/", storage_type="elasticsearch", ledger=ledger(lag=1))).decode()
+    shown = set(re.findall(r"^# TYPE (\w+)", every, re.MULTILINE))
     used = set(re.findall(r"\bebpf_monitor_\w+", rules))
     assert used <= shown

@@ -93,6 +93,11 @@ class CompileError(Exception):
     """The kernel side could not be built or loaded; the text says which program and why."""
 
 
+def _tracepoints(kind: EventType) -> list[str]:
+    """The tracepoints, one of which an event comes from; none for what comes from system calls alone."""
+    return [hook for hook in kind.probe.split(", ") if hook.startswith("tp_btf/")]
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes that are compiled in. Bytes and entries are per CPU where the field says so; all are powers of two."""
@@ -143,8 +148,14 @@ class Shape:
 
     def gives(self, kind: EventType) -> bool:
         """Can this kernel give this event: is one of the hooks that it comes from there?"""
-        hooks = [hook for hook in kind.probe.split(", ") if hook.startswith("tp_btf/")]
+        hooks = _tracepoints(kind)
         return not hooks or any(hook in self.hooks.values() for hook in hooks)
+
+    def off(self, kind: EventType, profile: str) -> str:
+        """Why this event is not recorded, in a few words; "" when it is."""
+        if profile not in kind.profiles:
+            return f"profile {profile}"
+        return "" if self.gives(kind) else f"not in this kernel: {', '.join(_tracepoints(kind))}"
 
     @property
     def mirror_bytes(self) -> int:
