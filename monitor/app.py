@@ -107,7 +107,8 @@ class Monitor(Steered):
         if self.unwritten_before and self.previous is not None:
             self._loss(unwritten(self.unwritten_before, "unwritten", f"{self.previous.epoch:016x}"))
         for name, left in self.abandoned:
-            self._loss({"loss": {"class": "unknown", "cpu": 0, "count": left, "reason": "layout", "epoch": name}})
+            loss = {"class": "unknown", "cpu": 0, "count": left, "reason": "layout", "epoch": name, "exact": False}
+            self._loss({"loss": loss})
         self._inventory(scanned)
         self.changed_since_last_run()
         self._commit()

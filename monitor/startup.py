@@ -117,6 +117,7 @@ class Startup:
             raise StartError(str(error)) from error
         self.configure()
         loader.attach(self.capture.directory)
+        self._remove_others()
         self._watch(self.lock.before)
 
     def _watch(self, before: int) -> None:
@@ -180,16 +181,20 @@ class Startup:
                 raise StartError(f"cannot load the programs: {second}") from second
 
     def _adopt_or_build(self, btf: Btf) -> None:
-        for other in pins.others(self.config.pin_dir, self.config.pin_dir / compile.digest(self.shape)):
+        self.capture, self.adopted = pins.open_capture(
+            self.config.pin_dir, self.shape, btf, self.config.output_dir / "cache"
+        )
+
+    def _remove_others(self) -> None:
+        """Captures of other layouts go when this one records, so that no moment is unseen. What came in the moment in which
+        both recorded is in the log, and in the count of the loss as well."""
+        for other in pins.others(self.config.pin_dir, self.capture.directory):
             left = recovery.unread(other)
             self.voice.warning(
                 f"removing the capture of another layout: {other.name}; {left} events in it were not logged"
             )
             self.abandoned += [(other.name, left)] if left else []
             loader.remove(other)
-        self.capture, self.adopted = pins.open_capture(
-            self.config.pin_dir, self.shape, btf, self.config.output_dir / "cache"
-        )
 
     def _compose(self, state: State, torn: int) -> None:
         order = Order(self.capture)

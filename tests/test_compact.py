@@ -164,6 +164,12 @@ def test_loss_stands_out_with_and_without_colour() -> None:
     assert shown(loglines.made(2, "monitor_loss", loss), colour=True).startswith("\x1b[1;37;41m")
 
 
+def test_a_bound_is_said_with_its_direction() -> None:
+    loss = {"class": "unknown", "cpu": 0, "count": 17, "exact": False}
+    assert "LOST at least 17 unknown" in shown(loglines.made(2, "monitor_loss", {"loss": loss | {"reason": "expired"}}))
+    assert "LOST at most 17 unknown" in shown(loglines.made(2, "monitor_loss", {"loss": loss | {"reason": "layout"}}))
+
+
 def test_degraded_detail_is_not_called_a_loss() -> None:
     loss = {"loss": {"class": "file", "cpu": 1, "count": 0, "first": 5, "last": 5, "reason": "degraded"}}
     row = shown(loglines.made(2, "monitor_loss", loss))

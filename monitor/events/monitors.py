@@ -31,7 +31,7 @@ MONITORS: tuple[EventType, ...] = (
         Shown("ebpf.loss.count", "long", "events lost; 0: detail only"),
         Shown("ebpf.loss.first", "long", "first per-CPU sequence of the gap; expired: first event.sequence"),
         Shown("ebpf.loss.last", "long", "last one"),
-        Shown("ebpf.loss.exact", "boolean", "false: at least so many; absent: exact"),
+        Shown("ebpf.loss.exact", "boolean", "false: at least so many (with reason layout: at most); absent: exact"),
         Shown("ebpf.loss.reason", "keyword", "why; expired: removed by log_min_free before they were shipped"),
         Shown("ebpf.loss.epoch", "keyword", "epoch of the loss if it is an earlier one"),
         Shown("ebpf.loss.level", "long", "degraded: 1 reads and writes fold, 2 only a session's first is logged; 0 restored"))),

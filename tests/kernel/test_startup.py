@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +35,14 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
         made.finish()
 
 
-def test_a_capture_of_another_layout_is_removed_and_said_and_what_others_pinned_stays(monitor: MonitorRun) -> None:
+def test_a_capture_of_another_layout_records_until_this_one_does_and_what_it_held_is_counted(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
     monitor.settings["keep_capture"] = True
+    monitor.runner = ONLY_OURS.replace("42, ", "42, 257, ")  # and openat
     monitor.start()
+    acts = Acts(program, tmp_path / "acts", "missing", rate=500)
+    wait_for(lambda: acts.performed > 200)
     monitor.stop()
     (old,) = monitor.captures()
     foreign = monitor.pin_dir / "of-another-program"
@@ -46,8 +52,21 @@ def test_a_capture_of_another_layout_is_removed_and_said_and_what_others_pinned_
     assert f"removing the capture of another layout: {old.name}" in monitor.output
     assert not old.exists()
     assert foreign.is_dir()
+    until = acts.performed + 200
+    wait_for(lambda: acts.performed > until)
+    performed = acts.stop()
+    monitor.wait_balanced()
     monitor.settings["keep_capture"] = False
     assert monitor.stop() == 0
+    needle = f"{acts.directory}/none/"
+    found = re.compile(re.escape(needle).encode() + rb'(\d+)"')
+    logged = {int(number[1]) for line in monitor.lines(needle.encode()) if (number := found.search(line))}
+    missing = [number for number in range(performed) if number not in logged]
+    assert missing == list(range(missing[0], missing[-1] + 1)), "one gap: from the old reader's end to the new programs"
+    losses = [each["ebpf"]["loss"] for each in monitor.documents(b'"event":"monitor_loss"')]
+    (loss,) = [loss for loss in losses if loss["reason"] == "layout"]
+    assert len(missing) <= loss["count"], "what is not in the log is counted"
+    assert loss["exact"] is False
 
 
 def test_a_second_monitor_is_refused_with_75_also_with_a_run_dir_of_its_own(
