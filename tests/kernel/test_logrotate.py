@@ -51,16 +51,20 @@ def test_each_line_is_in_exactly_one_file_while_logrotate_runs_each_second(monit
     wait_for(lambda: acts.performed > RATE // 2, what="the load runs")
     begun, rotations = time.monotonic(), 0
     while time.monotonic() - begun < SECONDS:
-        command = ["/usr/sbin/logrotate", "-f", "-s", monitor.base / "state", config]
+        command = ["/usr/sbin/logrotate", "-f", "-v", "-s", monitor.base / "state", config]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")  # a rule that it ignores is an error with status 0
-        rotations += 1
+        assert done.returncode == 0, done.stderr
+        assert "error" not in done.stderr, done.stderr  # a rule that it ignores is an error with status 0
+        # On a busy machine nothing may have been written in the second since the last one: "notifempty".
+        rotated = "log needs rotating" in done.stderr
+        assert rotated or "log is empty" in done.stderr, done.stderr
+        rotations += rotated
         time.sleep(1.01)  # after its end: its names have seconds, and it passes over one that is there already
     performed = acts.stop()
     monitor.wait_balanced()
     assert monitor.stop() == 0
     names = [path.name for path in monitor.events_dir.glob("events.jsonl-*")]
-    assert len(names) == rotations
+    assert len(names) == rotations > SECONDS // 4
     assert len([name for name in names if name.endswith(".gz")]) == rotations - 1, "delaycompress"
     found = check_chain(monitor)  # every line whole, every number once, none missing
     assert found.lost() == 0, found.losses
