@@ -288,6 +288,8 @@ def _drop_ins(directory: Path) -> list[Path]:
         return []
     except ValueError:
         raise ConfigError("not a possible directory name", file=name) from None
+    except PermissionError:
+        raise ConfigError("this user may not read it; run as root", file=name) from None
     except OSError as error:
         raise ConfigError(f"cannot be listed: {os.strerror(error.errno or 5)}", file=name) from None
     if found:

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the program for the whole system, or takes it away:  scripts/install.sh install|uninstall
+# Installs the program for the whole system, or takes it away:  scripts/install.sh install|enable|uninstall
 #
+# install: build it, put it in its places, then enable. enable: start what lies in its places.
 #   DESTDIR   a tree to install into instead of / (a package is made so): then nothing is started, no user is made
 #
 # Needs what scripts/setup.sh leaves (.venv with pip and numba) and a C compiler. /usr/lib/ebpf-monitor is a virtual environment of
@@ -77,7 +78,11 @@ do_install() {
     rm -rf "$tree$HOME_DIR"
     mv "$tree$HOME_DIR.new" "$tree$HOME_DIR"
     files "$tree"
-    [ -z "$tree" ] || return 0
+    [ -n "$tree" ] || do_enable
+}
+
+do_enable() {
+    [ "$(id -u)" -eq 0 ] || die "needs root: sudo make install"
     [ -d /run/systemd/system ] || { say "no systemd runs here: nothing was enabled"; return 0; }
     systemd-sysusers ebpf-monitor.conf
     systemd-tmpfiles --create ebpf-monitor.conf
@@ -99,7 +104,7 @@ do_uninstall() { # configuration and log stay
     rm -f /usr/bin/ebpf-monitor /usr/lib/sysusers.d/ebpf-monitor.conf /usr/lib/tmpfiles.d/ebpf-monitor.conf \
         /etc/logrotate.d/ebpf-monitor /usr/share/man/man1/ebpf-monitor.1 /usr/share/man/man1/ebpf-monitor-*.1 \
         /usr/share/bash-completion/completions/ebpf-monitor /usr/share/zsh/vendor-completions/_ebpf-monitor \
-        /usr/share/fish/vendor_completions.d/ebpf-monitor.fish
+        /usr/share/fish/vendor_completions.d/ebpf-monitor.fish /var/lib/systemd/timers/stamp-ebpf-monitor-logrotate.timer
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
     say "gone; /etc/ebpf-monitor and /var/monitoring are left"
 }
@@ -108,6 +113,7 @@ cd -P "$(dirname "$0")/.."
 umask 022
 case ${1-} in
     install) do_install ;;
+    enable) do_enable ;;
     uninstall) do_uninstall ;;
-    *) die "usage: scripts/install.sh install|uninstall" ;;
+    *) die "usage: scripts/install.sh install|enable|uninstall" ;;
 esac

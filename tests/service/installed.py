@@ -104,12 +104,17 @@ class Installed:
         self.check(acts, performed)
         return performed
 
-    def check(self, acts: Acts, performed: int) -> None:
-        """Each act of `acts` is in the log exactly once, and the log is whole."""
+    def logged(self, acts: Acts) -> Counter[int]:
+        """How often each act of `acts` is in the log, which is whole."""
         wanted = re.compile(re.escape(f"{acts.directory}/none/").encode() + rb'(\d+)"')
         seen: Counter[int] = Counter()
         for line in self.lines(f"{acts.directory}/none/".encode()):
             seen[int(wanted.search(line)[1])] += 1  # type: ignore[index]
+        return seen
+
+    def check(self, acts: Acts, performed: int) -> None:
+        """Each act of `acts` is in the log exactly once, and the log is whole."""
+        seen = self.logged(acts)
         missing = [number for number in range(performed) if number not in seen]
         assert not missing, (len(missing), missing[:5], missing[-5:], performed)
         twice = [number for number, times in seen.items() if times > 1]

@@ -35,6 +35,9 @@ PACKAGES = (
 """What makes it boot, and what the package depends on; nothing else."""
 # What the kernel side needs, as on a host: a container has none of it by default.
 CAPABILITIES = "CAP_BPF,CAP_PERFMON,CAP_SYS_ADMIN,CAP_SYS_RESOURCE,CAP_SYSLOG,CAP_NET_ADMIN"
+HIERARCHIES = ("cpu", "cpuacct", "memory")
+"""Those of cgroup version 1 by which systemd holds a unit to CPUQuota= and MemoryMax="""
+UNIT_KINDS = (".slice", ".scope", ".service", ".mount")
 QUIET = {"LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "cat", "DEBIAN_FRONTEND": "noninteractive"}
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -104,6 +107,13 @@ def tree() -> Path:
             (fresh / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
             fresh.rename(made)
     return made
+
+
+def _own_cgroup(hierarchy: str) -> str:
+    """The cgroup of this process in a hierarchy of version 1; what is inside begins there."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    found = [line.split(":", 2)[2] for line in lines if hierarchy in line.split(":", 2)[1].split(",")]
+    return found[0].rstrip("/") if found else ""
 
 
 def _nspawn(tree: Path) -> tuple[list[str], dict[str, str]]:
@@ -185,11 +195,29 @@ class Machine:
             if not self.leader:
                 self.leader = self._find_leader()
             elif self.run("systemctl", "is-system-running").text.strip() in ("running", "degraded"):
+                self._give_controllers()
                 return
             time.sleep(0.05)
         raise RuntimeError(
             f"the machine does not come up within {seconds} s: {self.run('systemctl', 'list-jobs').text}"
         )
+
+    def _give_controllers(self) -> None:
+        """Limits of units hold: nspawn leaves the hierarchies of version 1 read-only, and then systemd sets none, in silence."""
+        if self.unified or not all(Path(f"/sys/fs/cgroup/{name}").is_dir() for name in HIERARCHIES):
+            return
+        for name in HIERARCHIES:
+            self.run("mount", "-o", "remount,rw,bind", f"/sys/fs/cgroup/{name}", check=True)
+        self.run("systemctl", "daemon-reexec", check=True)
+
+    def cgroup(self, pid: int, hierarchy: str) -> Path:
+        """The cgroup of a process, by the host's number, in a hierarchy of version 1; that of a unit, or an AssertionError."""
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            if hierarchy in names.split(","):
+                assert path.endswith(".service"), f"{hierarchy} is not given to the machine: {path}"
+                return Path(f"/sys/fs/cgroup/{hierarchy}{path}")
+        raise AssertionError(f"no hierarchy {hierarchy}")
 
     def _find_leader(self) -> int:
         """The host's number of the container's first process."""
@@ -264,8 +292,11 @@ class Machine:
         for mounted in (self.bpf, self.root):
             subprocess.run(["umount", mounted], check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
-        for kind in ("payload", "supervisor"):
-            for tree in Path("/sys/fs/cgroup").glob(f"*/{kind}"):
-                for below, _, _ in os.walk(tree, topdown=False):
-                    with contextlib.suppress(OSError):
-                        Path(below).rmdir()
+        left = [tree for kind in ("payload", "supervisor") for tree in Path("/sys/fs/cgroup").glob(f"*/{kind}")]
+        for name in HIERARCHIES:
+            own = Path(f"/sys/fs/cgroup/{name}{_own_cgroup(name)}")
+            left += [tree for tree in own.glob("*") if tree.is_dir() and tree.suffix in UNIT_KINDS]
+        for tree in left:
+            for below, _, _ in os.walk(tree, topdown=False):
+                with contextlib.suppress(OSError):  # another machine's: in use
+                    Path(below).rmdir()

@@ -53,13 +53,17 @@ def built() -> Path:
     return kept
 
 
-def with_version(package: Path, version: str, target: Path) -> Path:
-    """A copy that differs in its version alone: what an update that does not touch the kernel side is."""
+def with_version(package: Path, version: str, target: Path, *, layout: str = "") -> Path:
+    """A copy that differs in its version alone: what an update that does not touch the kernel side is. With `layout`, a comment
+    in the C text, its programs are others, too: those of `package` cannot be adopted."""
+    made = target / f"ebpf-monitor_{version}.deb"
     with tempfile.TemporaryDirectory(dir=target) as tree:
         subprocess.run(["dpkg-deb", "-R", package, f"{tree}/x"], check=True)
         control = Path(tree, "x/DEBIAN/control")
         control.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", control.read_text()))
-        made = target / f"ebpf-monitor_{version}.deb"
+        if layout:
+            (text,) = Path(tree, "x/usr/lib/ebpf-monitor").glob("lib/python3*/site-packages/monitor/_bpf/common.h")
+            text.write_text(f"/* {layout} */\n{text.read_text()}")
         subprocess.run(
             ["dpkg-deb", "--root-owner-group", "-Znone", "-b", f"{tree}/x", made], check=True, stdout=subprocess.DEVNULL
         )

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import re
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ from tests.service.package import built, with_version
 
 RESTARTS = int(os.environ.get("EBPF_MONITOR_RESTARTS", "3"))
 """How often it is restarted under load; 100 take some minutes."""
-SHIP = "ebpf-monitor-ship.service"
+SHIP, METRICS = "ebpf-monitor-ship.service", "ebpf-monitor-metrics.service"
+METRICS_URL = "http://127.0.0.1:9877/metrics"  # the machine has the host's network
 SCORE = 1.5
 PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
 
@@ -65,7 +68,7 @@ def test_installing_enables_and_starts_it_and_an_event_came_the_whole_way_before
     assert doctor.status == 0, doctor.text
 
 
-@pytest.mark.parametrize("unit", [UNIT, SHIP])
+@pytest.mark.parametrize("unit", [UNIT, SHIP, METRICS])
 def test_the_sandbox_scores_at_most_one_and_a_half(service: Installed, unit: str) -> None:
     text = service.machine.run("systemd-analyze", "security", "--no-pager", unit, check=True).text
     found = re.search(r"Overall exposure level for .*: ([\d.]+) ", text)
@@ -100,6 +103,69 @@ def test_the_log_belongs_to_a_group_and_nobody_else_sees_it(service: Installed) 
     assert run("stat", "-c", "%A %U %G", "/etc/ebpf-monitor/config.json").text == "-rw-r----- root ebpf-monitor\n"
     wide = run("find", "/var/monitoring", "/run/ebpf-monitor", "/etc/ebpf-monitor", "-perm", "/o+rwx").text
     assert not wide
+
+
+def test_the_metrics_unit_serves_what_the_status_says_without_any_privilege(service: Installed) -> None:
+    service.systemctl("start", METRICS)
+    try:
+        found: list[str] = []
+
+        def answered() -> bool:
+            with contextlib.suppress(OSError), urllib.request.urlopen(METRICS_URL, timeout=30) as answer:
+                found[:] = [answer.read().decode()]
+            return bool(found)
+
+        wait_for(answered, 60, service.machine.journal(METRICS))
+        for line in ("up 1.0", "ledger_balanced 1.0", "log_writable 1.0", "configuration_taken 1.0"):
+            assert f"\nebpf_monitor_{line}\n" in found[0]
+        seen = re.search(r"\nebpf_monitor_lines_logged_total ([\d.e+]+)\n", found[0])
+        assert seen is not None
+        assert float(seen[1]) > 0
+        pid = service.machine.host_pid(int(service.machine.show(METRICS, "MainPID")["MainPID"]))
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "CapEff:\t0000000000000000\n" in status
+        assert "CapBnd:\t0000000000000000\n" in status
+        assert not re.search(r"(?m)^Uid:\t0\t", status)
+    finally:
+        service.systemctl("stop", METRICS)
+
+
+def doctor(service: Installed, *before: str) -> dict[str, dict[str, str]]:
+    """What doctor finds when it is started by `before`, by name of the check: what is not ok."""
+    text = service.machine.run(*before, "ebpf-monitor", "doctor", "--json").text
+    return {check["name"]: check for check in orjson.loads(text)["checks"] if check["state"] != "ok"}
+
+
+def test_doctor_finds_what_is_really_wrong_and_its_commands_mend_it(service: Installed) -> None:
+    drop_in = service.inside("/etc/ebpf-monitor/conf.d/wrong.json")
+    drop_in.write_text(json.dumps({"storage_type": "elasticsearch", "es_config": {"es_port": 9, "secure": False}}))
+    drop_in.chmod(0o644)
+    service.inside("/var/monitoring/events").chmod(0o777)
+    hidden = (
+        "mount -t tmpfs t /sys/kernel/btf && mount -t tmpfs t /sys/kernel/security && umount /sys/fs/bpf && "
+        "echo 'none integrity [confidentiality]' >/sys/kernel/security/lockdown && "
+        "mount -t tmpfs -o size=64k,mode=777 t /var/monitoring/events && "
+        "{ head -c 64k /dev/zero >/var/monitoring/events/other || :; } && exec setarch --uname-2.6 \"$@\""
+    )
+    try:
+        found = doctor(service, "unshare", "-m", "sh", "-ec", hidden, "sh")
+        missing = {name for name, check in found.items() if check["state"] == "missing"}
+        assert missing == {"BTF", "lockdown", "kernel features", "events_dir", "disk", "Elasticsearch"}, found
+        assert "2.6." in found["kernel"]["text"]
+        assert found["bpffs"]["fix"] == "mount -t bpf bpf /sys/fs/bpf"
+        assert all(check["fix"] for check in found.values())
+        service.machine.run("sh", "-c", found["events_dir"]["fix"], check=True)
+        drop_in.chmod(0o666)
+        refused = doctor(service)["configuration"]
+        assert refused["text"].startswith("/etc/ebpf-monitor/conf.d/wrong.json: others can write to it")
+        service.machine.run("sh", "-c", refused["fix"], check=True)
+        assert doctor(service).keys() <= {"Elasticsearch", "events_dir", "clock"}
+        nobody = doctor(service, "runuser", "-u", "nobody", "--")
+        assert nobody["capabilities"]["state"] == nobody["configuration"]["state"] == "missing"
+        assert nobody["configuration"]["fix"] == "sudo ebpf-monitor doctor"
+    finally:
+        drop_in.unlink()
+        service.inside("/var/monitoring/events").chmod(0o750)
 
 
 def test_in_a_pid_namespace_the_log_has_the_hosts_numbers_and_not_the_monitor_itself(service: Installed) -> None:
@@ -269,7 +335,7 @@ def test_a_part_that_hangs_is_killed_by_the_watchdog_and_nothing_is_lost(
 def test_a_full_disk_is_told_and_survived(service: Installed, program: Path) -> None:
     service.systemctl("stop", UNIT)
     service.machine.run(
-        "mount", "-t", "tmpfs", "-o", "size=160m,mode=750", "tmpfs", "/var/monitoring/events", check=True
+        "mount", "-t", "tmpfs", "-o", "size=600m,mode=750", "tmpfs", "/var/monitoring/events", check=True
     )
     service.machine.run("chgrp", "ebpf-monitor", "/var/monitoring/events", check=True)
     service.drop_in("WatchdogSec=4s")
@@ -278,7 +344,7 @@ def test_a_full_disk_is_told_and_survived(service: Installed, program: Path) -> 
         pid, filler = service.main_pid, "/var/monitoring/events/other"
         acts = service.load(program, 500)
         wait_for(lambda: acts.performed > 200)
-        service.machine.run("sh", "-c", f"head -c 200M /dev/zero >{filler}")
+        service.machine.run("sh", "-c", f"head -c 700M /dev/zero >{filler}")
         wait_for(lambda: "cannot be written" in service.show("StatusText"), 60, "the status says it")
         time.sleep(6)  # longer than the watchdog waits: a full disk is no hanging part
         assert service.main_pid == pid
@@ -299,26 +365,58 @@ def test_a_full_disk_is_told_and_survived(service: Installed, program: Path) -> 
         service.systemctl("start", UNIT)
 
 
+def refused_or_logged(service: Installed, acts: Acts, performed: int) -> tuple[int, int]:
+    """(acts in the log, events refused): together they are all that was performed, or more."""
+    ledger = service.balanced()
+    logged, refused = service.logged(acts).total(), sum(ledger["refused"].values())
+    assert logged + refused >= performed, "what is not logged is counted"
+    return logged, refused
+
+
 def test_below_its_cpu_quota_it_degrades_by_the_ledgers_rules(service: Installed, program: Path) -> None:
     """A twentieth of a CPU cannot read this: what does not fit is refused and counted, and nothing is killed."""
     service.configure(ring_bytes=1 << 20)
     pid = service.main_pid
-    service.systemctl("set-property", "--runtime", UNIT, "CPUQuota=5%", "MemoryMax=400M")
+    service.systemctl("set-property", "--runtime", UNIT, "CPUQuota=5%")
     try:
+        group = service.machine.cgroup(service.machine.host_pid(pid), "cpu")
         acts = service.load(program, 0)
         wait_for(lambda: acts.performed > 60_000, 120)
         performed = acts.stop()
+        throttled = re.search(r"nr_throttled (\d+)", (group / "cpu.stat").read_text())
+        assert throttled is not None
+        assert int(throttled[1]) > 10, "the quota is what held it"
     finally:
-        service.systemctl("set-property", "--runtime", UNIT, "CPUQuota=100%", "MemoryMax=1G")
-    ledger = service.balanced()
-    logged = sum(1 for _ in service.lines(f"{acts.directory}/none/".encode()))
-    refused = sum(ledger["refused"].values())
-    assert refused > 0, ledger
-    assert logged + refused >= performed, "what is not logged is counted"
+        service.systemctl("set-property", "--runtime", UNIT, "CPUQuota=100%")
+    logged, refused = refused_or_logged(service, acts, performed)
+    assert refused > 0
     assert logged < performed
     assert service.main_pid == pid
     assert service.show("Result") == "success"
     service.configure()
+
+
+def test_at_its_memory_limit_the_logs_page_cache_goes_and_the_process_stays(service: Installed, program: Path) -> None:
+    """What it needs is bounded, and below MemoryMax; what lies above that is page cache of the log. The limit is set so low here
+    that this cache reaches it."""
+    pid = service.main_pid
+    group = service.machine.cgroup(service.machine.host_pid(pid), "memory")
+    service.systemctl("set-property", "--runtime", UNIT, f"MemoryMax={_bytes(group, 'usage_in_bytes') + (48 << 20)}")
+    try:
+        before = _bytes(group, "failcnt")
+        acts = service.load(program, 0)
+        wait_for(lambda: acts.performed > 60_000 and _bytes(group, "failcnt") > before, 120, "the limit is reached")
+        performed = acts.stop()
+        refused_or_logged(service, acts, performed)
+    finally:
+        service.systemctl("set-property", "--runtime", UNIT, "MemoryMax=1G")
+    assert "oom_kill 0\n" in (group / "memory.oom_control").read_text()
+    assert service.main_pid == pid
+    assert service.show("Result") == "success"
+
+
+def _bytes(group: Path, name: str) -> int:
+    return int((group / f"memory.{name}").read_text())
 
 
 def test_restarts_under_load_lose_no_event_and_do_so_within_seconds(service: Installed, program: Path) -> None:
@@ -350,6 +448,30 @@ def test_an_upgrade_and_a_downgrade_under_load_lose_no_event(service: Installed,
 
     service.under_load(program, change, rate=2000)
     assert all(one["monitor"]["adopted"] for one in documents(service, "monitor_start")[-2:])
+
+
+def test_a_change_of_the_programs_loses_nothing_that_is_not_counted_both_ways(service: Installed, program: Path) -> None:
+    other = with_version(built(), "1.2", service.machine.root / "root", layout="another")
+
+    def losses() -> list[dict[str, Any]]:
+        return [one["loss"] for one in documents(service, "monitor_loss") if one["loss"]["reason"] == "layout"]
+
+    before = len(losses())
+    acts = service.load(program, 500)
+    wait_for(lambda: acts.performed > 200)
+    for package in (other.name, "ebpf-monitor.deb"):
+        service.machine.run("dpkg", "-i", f"/root/{package}", seconds=400, check=True)
+    until = acts.performed + 200
+    wait_for(lambda: acts.performed > until, what="the load goes on")
+    performed = acts.stop()
+    service.balanced()
+    missing = sorted(set(range(performed)) - service.logged(acts).keys())
+    lost = losses()[before:]
+    assert len(lost) == 2
+    assert len(missing) <= sum(loss["count"] for loss in lost), "what is not in the log is counted"
+    gaps = [number for number, last in zip(missing[1:], missing[:-1], strict=True) if number != last + 1]
+    assert len(gaps) <= 1, "two gaps: from the end of one reader to the programs of the next"
+    assert len(list((service.machine.bpf / "ebpf-monitor").glob("*"))) == 1
 
 
 def test_a_wrong_configuration_is_told_and_not_tried_again(service: Installed) -> None:
