@@ -245,7 +245,7 @@ static inline void count_left_out(struct account *h, u32 flags) {
 static inline int own(u64 task, u32 tgid, struct config *c) {
   u64 leader, start;
   if (tgid != c->self[0] && tgid != c->self[1] && tgid != c->self[2] && tgid != c->self[3]) return 0;
-  LD(leader, task, OFF_task_struct__group_leader);
+  LD(leader, CAST(task, ID_task_struct), OFF_task_struct__group_leader);
   LD(start, leader, OFF_task_struct__start_boottime);
   return (tgid == c->self[0] && start == c->self_start[0]) || (tgid == c->self[1] && start == c->self_start[1]) ||
          (tgid == c->self[2] && start == c->self_start[2]) || (tgid == c->self[3] && start == c->self_start[3]);

@@ -152,7 +152,7 @@ int sys_exit(u64 *ctx) {
   u64 regs, nr, task; s64 ret; LD(regs, ctx, 0); LD(nr, regs, OFF_pt_regs__orig_ax);
   if (nr > 511) return 0;                                          /* no such call; x32 has its numbers there */
   u32 call = call_bits(nr); if (!call) return 0;
-  task = current_task();
+  task = typed_task();   /* its members are plain loads; through a cast pointer each is a checked one */
   u32 compat = compat_call(task);
   if (compat) call = nr == NR_SOCKETCALL ? socketcall_bits(regs) : call_bits(512 | (nr & 511));
   if (compat && nr == NR_SOCKETCALL) compat |= SOCKETCALL;

@@ -8,7 +8,7 @@ struct leaf { u64 ino, longer; u32 generation, mode, flags; };
 
 static inline u64 fd_file(u64 task, u64 fd) {
   u64 files, fdt, array, f = 0; u32 max;
-  LD(files, task, OFF_task_struct__files);
+  LD(files, CAST(task, ID_task_struct), OFF_task_struct__files);
   if (!files) return 0;
   LD(fdt, files, OFF_files_struct__fdt);
   LD4(max, fdt, OFF_fdtable__max_fds);

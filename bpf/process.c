@@ -2,21 +2,21 @@
 
 /* The facts of `task` that other programs compare before they call it known. */
 static inline void look_at(u64 task, struct known *k) {
-  u64 leader, cred, parent, pleader;
-  LD(leader, task, OFF_task_struct__group_leader);
+  u64 leader, cred, parent, cast = CAST(task, ID_task_struct);
+  LD(leader, cast, OFF_task_struct__group_leader);
   LD(k->start, leader, OFF_task_struct__start_boottime);
   LD4(k->tgid, task, OFF_task_struct__tgid); LD4(k->tid, task, OFF_task_struct__pid);
   LD4(k->exec_id, task, OFF_task_struct__self_exec_id);
-  LD(cred, task, OFF_task_struct__cred);
+  LD(cred, cast, OFF_task_struct__cred);
   k->uid = k->euid = k->gid = k->egid = 0;
   if (cred) {
     LD4(k->uid, cred, OFF_cred__uid); LD4(k->gid, cred, OFF_cred__gid);
     LD4(k->euid, cred, OFF_cred__euid); LD4(k->egid, cred, OFF_cred__egid);
   }
   LD(k->comm0, task, OFF_task_struct__comm); LD(k->comm1, task, OFF_task_struct__comm + 8);
-  LD(parent, task, OFF_task_struct__real_parent);
+  LD(parent, cast, OFF_task_struct__real_parent);
   LD4(k->ppid, parent, OFF_task_struct__tgid);
-  LD(k->cgroups, task, OFF_task_struct__cgroups);
+  LD(k->cgroups, cast, OFF_task_struct__cgroups);
 #if HAVE_LOGIN
   LD4(k->login, task, OFF_task_struct__loginuid); LD4(k->session, task, OFF_task_struct__sessionid);
 #else
