@@ -135,6 +135,10 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "rename")) {
       char other[4200]; snprintf(path, sizeof path, "%s/from-%ld", dir, n); snprintf(other, sizeof other, "%s/to-%ld", dir, n);
       close(open(path, O_WRONLY | O_CREAT, 0600)); if (rename(path, other)) return 93;
+    } else if (!strcmp(what, "marked")) {  /* a file goes; the group changes: the number is in both */
+      snprintf(path, sizeof path, "%s/gone-%ld", dir, n);
+      close(open(path, O_WRONLY | O_CREAT, 0600));
+      if (syscall(SYS_unlinkat, AT_FDCWD, path, 0) || syscall(SYS_setresgid, -1, 70000 + n, -1)) return 91;
     } else if (!strcmp(what, "connect")) { /* to discard ports of loopback, which nobody listens on */
       struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(1 + n), .sin_addr = {htonl(0x7f4d0000 | getpid() % 65521)}};
       int s = socket(AF_INET, SOCK_STREAM, 0); connect(s, (void *)&a, sizeof a); close(s);
@@ -280,7 +284,7 @@ class MonitorRun:
             "control_ring_bytes": 4 << 20,
         } | self.settings
         if self.lends:
-            kept.lend(Path(config["output_dir"]))
+            kept.lend(Path(str(config["output_dir"])))
         path = self.base / "config.json"
         path.write_text(json.dumps(config))
         path.chmod(0o600)

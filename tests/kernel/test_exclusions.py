@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -164,15 +165,91 @@ def test_a_rule_for_reads_keeps_the_totals_of_what_was_told(monitor: MonitorProc
     assert gained(monitor, before) == {"user": 3}
 
 
+@pytest.fixture
+def ram() -> Iterator[dict[str, Path]]:
+    """Two file systems that nobody else uses, and a cgroup."""
+    found = {name: ROOM / name for name in ("ramfs", "tmpfs")}
+    for name, place in found.items():
+        place.mkdir()
+        subprocess.run(["mount", "-t", name, name, place], check=True)
+        (place / "f").write_bytes(b"x" * 100)
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    group = Path(next(at for _, at, kind, *_ in mounts if kind == "cgroup2")) / f"ebpf-monitor-rule-{os.getpid()}"
+    group.mkdir()
+    yield found | {"cgroup": group}
+    group.rmdir()
+    for name in ("ramfs", "tmpfs"):
+        subprocess.run(["umount", found[name]], check=True)
+        found[name].rmdir()
+
+
+def change(monitor: MonitorProcess, rules: list[dict[str, Any]]) -> None:
+    """Saves the configuration with these rules, and waits until the monitor has taken it."""
+    taken = monitor.said().count("is taken")
+    (monitor.directory / "config.json").write_text(json.dumps(monitor.keys | {"exclusions": rules}))
+    monitor.until(lambda: monitor.said().count("is taken") == taken + 1, "the change", 30)
+
+
+@contextlib.contextmanager
+def only(monitor: MonitorProcess, **members: Any) -> Iterator[None]:
+    """One rule in the place of all, for a while."""
+    change(monitor, [{"name": "by"} | members])
+    try:
+        yield
+    finally:
+        change(monitor, RULES)
+
+
+@pytest.mark.parametrize("by", ["filesystem", "device"])
+def test_a_rule_for_a_file_system_hides_what_is_on_it(
+    monitor: MonitorProcess, script: Script, ram: dict[str, Path], by: str
+) -> None:
+    hidden, shown = ("ramfs", "tmpfs") if by == "filesystem" else ("tmpfs", "ramfs")
+    device = ram[hidden].stat().st_dev
+    with only(monitor, **{by: "ramfs" if by == "filesystem" else f"{os.major(device)}:{os.minor(device)}"}):
+        visit(script, ram[hidden] / "f")
+        visit(script, ram[shown] / "f")
+        assert seen(monitor, script.run()) == [(name, str(ram[shown] / "f")) for name in ALL]
+        assert counts(monitor) == {"by": 5}
+
+
+@pytest.mark.parametrize("sensitive", [True, False])
+def test_a_rule_hides_sensitive_objects_only_if_it_says_so(
+    monitor: MonitorProcess, script: Script, sensitive: bool
+) -> None:
+    with only(monitor, directory=str(SECRET), sensitive=sensitive):
+        visit(script, SECRET / "f")
+        assert seen(monitor, script.run()) == ([] if sensitive else [(name, str(SECRET / "f")) for name in ALL])
+        assert counts(monitor) == {"by": 5 if sensitive else 0}
+
+
+def test_a_rule_for_a_cgroup_hides_what_is_done_in_it_and_below(monitor: MonitorProcess, ram: dict[str, Path]) -> None:
+    (below := ram["cgroup"] / "below").mkdir()
+    outside = ram["cgroup"].with_name(ram["cgroup"].name + "-outside")
+    outside.mkdir()
+    try:
+        with only(monitor, cgroup=str(ram["cgroup"])):
+            for group, reads in ((ram["cgroup"], 0), (below, 0), (outside, 1)):
+                command = f"echo $$ >{group}/cgroup.procs; exec cat {ROOM}/f"
+                child = subprocess.Popen(["sh", "-c", command], stdout=subprocess.DEVNULL)
+                assert child.wait() == 0
+                found = monitor.lifetime(child.pid)
+                read = [one for one in found if name_of(one) == "file_read" and one["file"]["path"] == str(ROOM / "f")]
+                assert (len(read) > 0) == reads, (group, [name_of(one) for one in found])
+                assert "process_exec" in map(name_of, found), "a rule hides no program"
+            assert counts(monitor)["by"] > 0
+    finally:
+        below.rmdir()
+        outside.rmdir()
+
+
 def test_a_change_of_the_rules_holds_at_once_and_counts_stay_with_their_names(
     monitor: MonitorProcess, script: Script, programs: Path
 ) -> None:
     assert "anybody-s leaves nothing out" in monitor.said()
     assert monitor.fresh_status()["exclusions"]["missing"]["waiting"].endswith("No such file or directory")
-    before, path = counts(monitor), monitor.directory / "config.json"
-    taken = monitor.said().count("is taken")
-    path.write_text(json.dumps(monitor.keys | {"exclusions": [RULES[2], RULES[0]]}))
-    monitor.until(lambda: monitor.said().count("is taken") == taken + 1, "the change", 30)
+    before = counts(monitor)
+    change(monitor, [RULES[2], RULES[0]])
     visit(script, TREE / "f")
     assert seen(monitor, script.run()) == [(name, str(TREE / "f")) for name in ALL]
     second = Script(programs / "actor")
@@ -183,5 +260,4 @@ def test_a_change_of_the_rules_holds_at_once_and_counts_stay_with_their_names(
     after = counts(monitor)
     assert after["tool"] - before["tool"] == 5
     assert {name: after[name] for name in ("tree", "user")} == {name: before[name] for name in ("tree", "user")}
-    path.write_text(json.dumps(monitor.keys))
-    monitor.until(lambda: monitor.said().count("is taken") == taken + 2, "the change back", 30)
+    change(monitor, RULES)

@@ -483,6 +483,38 @@ def test_a_failed_open_below_a_descriptor_is_made_absolute_by_that_directory(
     ] * PRIME
 
 
+def test_openat2_names_what_its_resolve_flags_led_to(monitor: MonitorProcess, script: Script, place: Path) -> None:
+    """Linux include/uapi/linux/openat2.h: with RESOLVE_IN_ROOT the directory is `/` for names and links."""
+    no_xdev, no_magiclinks, no_symlinks, beneath, in_root, cached = (1 << bit for bit in range(6))
+    (place / "d/e").mkdir(parents=True)
+    for file in ("d/e/f", "f"):
+        (place / file).touch()
+    (place / "d/link").symlink_to("/e/f")
+    directory = open_by(script, "openat", place / "d", os.O_RDONLY | os.O_DIRECTORY)
+    made = [
+        (script.call("openat2", directory, script.text(name), script.words(os.O_RDONLY, 0, resolve), 24), name, error)
+        for name, resolve, error in (
+            ("link", in_root, ""),
+            ("/e/f", in_root, ""),
+            ("../../e/f", in_root, ""),
+            ("e/../e/f", beneath | no_xdev, ""),
+            ("e/f", no_symlinks | no_magiclinks, ""),
+            ("e/f", cached, ""),
+            ("../f", beneath, "EXDEV"),
+            ("/e/f", beneath, "EXDEV"),
+            ("link", no_symlinks, "ELOOP"),
+            ("../f", in_root, "ENOENT"),
+            ("/proc/self/exe", no_magiclinks, "ELOOP"),
+        )
+    ]
+    found = [one for one in monitor.program(script.run()) if one["ebpf"].get("syscall") == "openat2"]
+    assert [shown(one)[3] or "" for one in found] == [error for _, _, error in made]
+    for one, (_, name, error) in zip(found, made, strict=True):
+        claim = name if name.startswith("/") else f"{place}/d/{name}"
+        assert path_of(one) == (claim if error else f"{place}/d/e/f")
+        assert one["ebpf"]["path_source"] == ("caller" if error else "file")
+
+
 def test_each_way_an_open_fails_has_its_own_error(monitor: MonitorProcess, script: Script, place: Path) -> None:
     (place / "f").touch()
     (place / "link").symlink_to(place / "link")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +97,19 @@ def test_rings_that_overflow_while_nobody_reads_lose_exactly_what_the_loss_recor
         assert check_mixed(monitor, at, 101) == 101
 
 
-def test_a_flood_of_writes_never_costs_a_fork_exec_exit_or_connect(
+def test_a_flood_by_sixteen_processes_hides_no_program_connection_deletion_or_change_of_credentials(
     monitor: MonitorRun, program: Path, tmp_path: Path
 ) -> None:
     monitor.settings["control_ring_bytes"] = 16 << 20
+    monitor.runner = ONLY_OURS.replace("42, ", "42, 119, 263, ")  # setresgid, unlinkat
     monitor.start()
-    stopped, live, connects = 211, 101, 53
-    kinds = ["flood"] * 6 + ["creat"] * 2  # reads and writes fold under pressure, failing opens cannot
+    execs, marks = (211, 101), 103
+    kinds = ["flood"] * 12 + ["creat"] * 4  # reads and writes fold under pressure, failing opens cannot
     flooders = [Acts(program, tmp_path / "flood", kind, label=str(i)) for i, kind in enumerate(kinds)]
     wait_for(lambda: all(flooder.performed > 100 for flooder in flooders), what="the flood runs")
-    spawns = [
-        _together(monitor, program, tmp_path / "one", stopped, connects, frozen=True),
-        _together(monitor, program, tmp_path / "two", live, connects, frozen=False),
+    done = [
+        _together(monitor, program, tmp_path / "one", execs[0], marks, frozen=True),
+        _together(monitor, program, tmp_path / "two", execs[1], marks, frozen=False),
     ]
     for flooder in flooders:
         flooder.stop()
@@ -119,30 +120,33 @@ def test_a_flood_of_writes_never_costs_a_fork_exec_exit_or_connect(
     assert ledger["refused"]["control_full"] == 0
     assert found.lost(of="process") == 0
     process = monitor.documents(b'"ebpf":{"event":"process_')
-    for (spawner, connector), count in zip(spawns, (stopped, live), strict=True):
+    for (spawner, connector, marker), count in zip(done, execs, strict=True):
         _all_there(process, spawner, count)
-        connected = [
-            document["destination"]["port"]
-            for document in monitor.documents(b'"event":"socket_connect"')
-            if document["process"]["pid"] == connector.process.pid
-        ]
-        assert sorted(connected) == list(range(1, connects + 1))
+        assert _of(monitor, connector, "socket_connect", lambda one: one["destination"]["port"] - 1) == list(range(marks))
+        assert _of(monitor, marker, "file_delete", lambda one: int(one["file"]["name"].split("-")[1])) == list(range(marks))
+        assert _of(monitor, marker, "process_credentials", lambda one: int(one["group"]["id"]) - 70000) == list(range(marks))
+
+
+def _of(monitor: MonitorRun, acts: Acts, event: str, number: Callable[[dict[str, Any]], int]) -> list[int]:
+    """The numbers that the program gave its acts of one kind, as the log has them, in order."""
+    documents = monitor.documents(f'"event":"{event}"'.encode())
+    return sorted(number(one) for one in documents if one["process"]["pid"] == acts.process.pid)
 
 
 def _together(
-    monitor: MonitorRun, program: Path, directory: Path, execs: int, connects: int, *, frozen: bool
-) -> tuple[Acts, Acts]:
+    monitor: MonitorRun, program: Path, directory: Path, execs: int, marks: int, *, frozen: bool
+) -> tuple[Acts, Acts, Acts]:
     if frozen:
         monitor.signal(signal.SIGSTOP)
     try:
         spawner = Acts(program, directory, "spawn", count=execs)
-        connector = Acts(program, directory, "connect", count=connects)
-        spawner.wait()
-        connector.wait()
+        others = [Acts(program, directory, kind, count=marks) for kind in ("connect", "marked")]
+        for acts in (spawner, *others):
+            acts.wait()
     finally:
         if frozen:
             monitor.signal(signal.SIGCONT)
-    return spawner, connector
+    return spawner, others[0], others[1]
 
 
 def _all_there(documents: list[dict[str, Any]], spawner: Acts, count: int) -> None:
