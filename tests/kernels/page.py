@@ -64,6 +64,8 @@ def _row(one: dict[str, Any]) -> str:
     gives = len(events.EVENT) - len(absent(one)) - len(untried(one))
     told = [f"no {name}" for name in absent(one)]
     told += [one["why"][name] for name in one["start"]["missing"]]
+    if later := untried(one):
+        told.append(f"not tried there: {', '.join(later)}")
     tests = f"{one['passed']} passed, {len(one['failed'])} failed, {len(one['skipped'])} skipped"
     return f"| {one['release']} | {gives} of {len(events.EVENT)} | {tests} | {'; '.join(told) or '-'} |"
 
