@@ -58,14 +58,27 @@ def place() -> Iterator[Path]:
         shutil.rmtree(one)
 
 
-@pytest.fixture
-def old(place: Path) -> Path:
-    """A file of root that has not changed for AGE seconds."""
-    made = place / secrets.token_hex(4)
-    made.write_bytes(b"x" * 100)
-    made.chmod(0o644)
+def files(place: Path, count: int) -> list[Path]:
+    """Files of root that have not changed for AGE seconds."""
+    made = [place / secrets.token_hex(4) for _ in range(count)]
+    for one in made:
+        one.write_bytes(b"x" * 100)
+        one.chmod(0o644)
     time.sleep(AGE + 1.1)
     return made
+
+
+@pytest.fixture
+def old(place: Path) -> Path:
+    """One that is just old enough."""
+    return files(place, 1)[0]
+
+
+@pytest.fixture(scope="module")
+def aged(place: Path) -> dict[str, Path]:
+    """One for each test that can do with an older one."""
+    names = (*CHANGES, "opened")
+    return dict(zip(names, files(place, len(names)), strict=True))
 
 
 def opened(monitor: MonitorProcess, path: Path, command: tuple[str, ...] = ()) -> int:
@@ -95,7 +108,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_an_object_makes_it_loud(monitor: MonitorProcess, old: Path, change: str) -> None:
+def test_whatever_changes_an_object_makes_it_loud(
+    monitor: MonitorProcess, aged: dict[str, Path], change: str
+) -> None:
+    old = aged[change]
     assert quiet(monitor, old), "it is quiet to begin with"
     CHANGES[change](old)
     assert opened(monitor, old) == 1
@@ -129,7 +145,8 @@ def test_a_bind_mount_does_not_take_a_sensitive_object_out_of_its_place(
     assert str(shown) in paths
 
 
-def test_an_open_for_writing_is_never_quiet(monitor: MonitorProcess, old: Path) -> None:
+def test_an_open_for_writing_is_never_quiet(monitor: MonitorProcess, aged: dict[str, Path]) -> None:
+    old = aged["opened"]
     assert quiet(monitor, old)
     child = subprocess.Popen(["/bin/sh", "-c", f"exec 3>>{old}"])
     assert child.wait() == 0
@@ -198,7 +215,7 @@ def test_a_file_system_that_was_just_mounted_is_loud_however_old_its_files_are(
     assert opened(monitor, tool) == 1
 
 
-def test_an_overlay_is_loud_before_and_after_a_copy(monitor: MonitorProcess, place: Path, old: Path) -> None:
+def test_an_overlay_is_loud_before_and_after_a_copy(monitor: MonitorProcess, place: Path) -> None:
     lower, work = place / "lower", place / "overlay"
     lower.mkdir()
     (lower / "tool").write_bytes(b"x")
