@@ -309,18 +309,22 @@ class Monitor(Steered):
         for one in self.delivery.removed():
             self._loss({"loss": expired(one.epoch, one.first, one.last, one.reason)})
 
-    def _keep_room(self) -> None:
-        """Below log_min_free rotated files go: what was not shipped is recorded first, then they are removed."""
-        going = self.retention.look(self.config.log_min_free)
+    def _record_expired(self, going: list[Going]) -> None:
+        """A loss record for each range that went, or goes now, before it was shipped."""
         for one in (*self._expired, *going):
             for lost in one.unshipped:
                 self.pipeline.counts.expired += lost.last - lost.first + 1
                 self._loss({"loss": lost.loss})
                 if self.delivery is not None:
                     self.delivery.recorded(lost.epoch, lost.first, lost.last)
-        self._notices += [one.sentence for one in (*self._expired, *going)]
-        self._expired, self._going = [], going
-        if going:
+            self._notices.append(one.sentence)
+        self._expired = []
+
+    def _keep_room(self) -> None:
+        """Below log_min_free rotated files go: what was not shipped is recorded first, then they are removed."""
+        self._going = self.retention.look(self.config.log_min_free)
+        self._record_expired(self._going)
+        if self._going:
             self._commit()
         self.retention.remove(self._going)
         self._going = []
@@ -409,6 +413,7 @@ class Monitor(Steered):
             loader.detach(self.capture.directory)
         self._drain()
         self.last_hashes()
+        self._record_expired([])  # what went while the log could not be written, less than a second ago
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})
         self._commit()
         if self.follower is not None:
