@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from monitor import decode, events, naming
@@ -213,14 +213,18 @@ class Hasher:
         return "", reason
 
 
+def _ctime(values: Mapping[str, int | bytes], name: str) -> int:
+    """Nanoseconds of the ctime that stands in two members of a record."""
+    return int(values[name]) * 1_000_000_000 + (int(values[f"{name}_nsec"]) & _MULTIGRAIN)
+
+
 def _run(one: Record) -> tuple[Version, Asker] | None:
     """The program of an exec or found record."""
     values, blobs = one.values, one.blobs
     if values["ret"] < 0 or "context" not in blobs or "executable" not in blobs:
         return None
     about = events.CONTEXT.unpack(blobs["context"])
-    ctime = int(about["exe_ctime"]) * 1_000_000_000 + (int(about["exe_ctime_nsec"]) & _MULTIGRAIN)
-    version = Version(int(about["exe_dev"]), int(about["exe_ino"]), ctime, int(about["exe_size"]))
+    version = Version(int(about["exe_dev"]), int(about["exe_ino"]), _ctime(about, "exe_ctime"), int(about["exe_size"]))
     path = naming.path(blobs["executable"], 0)
     return version, Asker(values["tgid"], values["start"], path, int(about["exe_magic"]))
 
@@ -231,8 +235,7 @@ def _mapped(one: Record) -> tuple[Version, Asker] | None:
     if values["ret"] < 0 or not values["arg"] & _EXECUTABLE or not stat.S_ISREG(values["mode"]) or "mapping" not in blobs:
         return None
     area = events.MAPPING.unpack(blobs["mapping"])
-    ctime = int(area["ctime"]) * 1_000_000_000 + (int(area["ctime_nsec"]) & _MULTIGRAIN)
-    version = Version(values["dev"], values["ino"], ctime, int(area["bytes"]))
+    version = Version(values["dev"], values["ino"], _ctime(area, "ctime"), int(area["bytes"]))
     where = f"{int(area['start']):x}-{int(area['end']):x}" if area["end"] else "-"
     path = naming.path(blobs["path"], values["flags"])
     return version, Asker(values["tgid"], values["start"], path, int(area["magic"]), where)
