@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def passed() -> list[Any]:
 def main() -> int:
     """Composes, looks, compiles; modules made of older sources go."""
     directory = Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory() as cache:  # numba's own does not notice a change of monitor/ahead.py
+        os.environ["NUMBA_CACHE_DIR"] = cache
+        compile_into(directory)
+    return 0
+
+
+def compile_into(directory: Path) -> None:
+    """The module, in this directory."""
     warnings.simplefilter("ignore")  # numba.pycc: in maintenance, and the only one of its kind
     import platform
 
@@ -65,7 +74,6 @@ def main() -> int:
     for old in directory.glob("_fastpath.*"):
         if old.name != ahead.file_name():
             old.unlink()
-    return 0
 
 
 if __name__ == "__main__":
