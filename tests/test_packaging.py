@@ -157,7 +157,7 @@ class Machine:
         self.calls.touch()
         for name in ("setup.cfg", "pyproject.toml", "requirements.lock", "scripts/setup.sh"):
             shutil.copy(ROOT / name, self.checkout / name)
-        for source in (ROOT / "monitor/ahead.py", ROOT / "scripts/compile_ahead.py", *found_in(ROOT / "monitor")):
+        for source in (ROOT / "scripts/compile_ahead.py", *found_in(ROOT / "monitor")):
             copy = self.checkout / source.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
@@ -199,7 +199,7 @@ class Machine:
         assert self.is_due(group)
         stamp.write_text(f"{(self.bin / 'state').read_text().split()[0]} {group}\n")
         (self.checkout / "monitor/_fastpath.0.so").touch()
-        made_of = [stamp, self.checkout / "monitor/ahead.py", *found_in(self.checkout / "monitor")]
+        made_of = [stamp, *found_in(self.checkout / "monitor")]
         digest = hashlib.sha256(
             b"".join(path.read_bytes() for path in (*made_of, self.checkout / "scripts/compile_ahead.py"))
         )
