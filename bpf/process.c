@@ -57,19 +57,34 @@ static inline u64 cgroup_node(u64 task, u64 *id) {
   return node;
 }
 #define CGROUP_LEVELS 8
+#define CGROUP_DEPTH 128
+/* The outermost levels count: the host made them. Who may make groups in a container can make as many as he likes below. */
 static inline u32 cgroup_names(u64 node, u8 *out, volatile u32 *count) {
-  u32 i; u64 name, up;
+  u32 i; u64 name, up = node;
+  *count = 0;
+#pragma nounroll
+  EACH(i, CGROUP_DEPTH, node) {                       /* in map memory the verifier forgets how far it is */
+    KL(up, up, OFF_kernfs_node__parent);
+    if (!up) break;
+    *count = *count + 1;
+  }
+#pragma nounroll
+  EACH(i, CGROUP_DEPTH, node) {
+    if (*count <= CGROUP_LEVELS) break;
+    KL(node, node, OFF_kernfs_node__parent);
+    *count = *count - 1;
+  }
   *count = 0;
 #pragma nounroll
   EACH(i, CGROUP_LEVELS, node) {
     name = up = 0; KL(up, node, OFF_kernfs_node__parent); KL(name, node, OFF_kernfs_node__name);
     if (!up) break;
     u32 o = *count;
-    long n = read_kernel_text(out + (o & 1023), 128, (void *)name);
+    long n = read_kernel_text(out + (o & 2047), 256, (void *)name);
     *count = o + (n & ~(n >> 63));
     node = up;
   }
-  return *count & 1023;
+  return *count & 4095;
 }
 
 /* ---- control records: header, task, then blobs ------------------------------------------------------------------------ */
@@ -185,7 +200,7 @@ static inline void introduce(struct account *h, u32 cpu, u64 ts, struct config *
   u64 f = exe_file(task), id = 0, node, key = 0; struct leaf l;
   if (f && !announce_file(h, cpu, ts, c->seed, f, 0)) return;
   if (f) key = file_key(f, c->seed, &l);
-  struct task_definition *e = (void *)room(h, cpu, sizeof(*e) + 2048, 0); if (!e) { h->undefinable = 1; return; }
+  struct task_definition *e = (void *)room(h, cpu, sizeof(*e) + 2048 + 256, 0); if (!e) { h->undefinable = 1; return; }
   struct known k; look_at(task, &k); struct known *s = known_slot(cpu, k.tid); if (!s) return;
   node = cgroup_node(task, &id);
   u32 n = node ? cgroup_names(node, (u8 *)e + sizeof(*e), &e->cgroup_bytes) : 0, units = (sizeof(*e) + n + 63) >> 6;

@@ -178,7 +178,7 @@ def _unescaped(unit: bytes) -> bytes:
     return _UNIT_ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), unit)
 
 
-def container_id(cgroup_path: bytes) -> str | None:
+def container_id(cgroup_path: bytes) -> bytes | None:
     """The container that a cgroup path lies in: its 64 hexadecimal digits where the runtime gives some, else its name.
 
     Known: docker, containerd (CRI and nerdctl), CRI-O, podman, with systemd or cgroupfs as the driver, LXC,
@@ -191,13 +191,13 @@ def container_id(cgroup_path: bytes) -> str | None:
         before = parts[index - 1] if index else b""
         match = _RUNTIME_ID.fullmatch(part) or _COLON_ID.fullmatch(part)
         if match:
-            return match[1].decode("ascii")
+            return match[1]
         # With cgroupfs podman keeps a pod's containers in libpod_parent/<pod id>.
         if _HEX_ID.fullmatch(part) and before != b"libpod_parent":
-            return part.decode("ascii")
+            return part
         name = _container_name(part, parts[:index])
         if name is not None:
-            return names.text(name)[0]
+            return name
     return None
 
 
@@ -217,7 +217,7 @@ def _container_name(part: bytes, above: list[bytes]) -> bytes | None:
     return part if sorted_in or (before == b"garden" and part not in (b"good", b"bad")) else None
 
 
-def systemd_unit(cgroup_path: bytes) -> str | None:
+def systemd_unit(cgroup_path: bytes) -> bytes | None:
     """The system manager's unit that a cgroup path lies in, as the journal's _SYSTEMD_UNIT; None where there is none.
 
     That is the first name after the slices, if it is a unit's: for a user's programs session-2.scope or
@@ -227,7 +227,7 @@ def systemd_unit(cgroup_path: bytes) -> str | None:
         if part in (b"", b"..") or part.endswith(b".slice"):
             continue
         unit = part.removeprefix(b"_")
-        return names.text(unit)[0] if _UNIT.fullmatch(unit) else None
+        return unit if _UNIT.fullmatch(unit) else None
     return None
 
 

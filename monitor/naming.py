@@ -213,7 +213,7 @@ class Tasks:
         }
         container = container_id(cgroup_path(cgroup))
         if container:
-            found["container"] = {"id": container}
+            found["container"] = {"id": names.put(raw, "container.id", container)}
         return found
 
 

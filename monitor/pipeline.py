@@ -227,7 +227,7 @@ class Pipeline:
         if arguments:
             record.blobs["args"] = arguments
         names_of, sections, extra = describe.control(record, self.tasks)
-        self._belongs(record, sections, extra)
+        self._belongs(record, names_of, sections, extra)
         if names_of.raw:
             extra["raw"] = names_of.raw
         sections["process"]["start"] = rfc3339(self.clock.wall_ns(record.values["start"]))
@@ -290,7 +290,7 @@ class Pipeline:
         except DecodeError:
             self._quarantined += 1
             return
-        self._belongs(record, task, extra)
+        self._belongs(record, found, task, extra)
         if self.witness is not None:
             self.witness(record.kind.name, found, task, extra)
         self._line(record, found, task, extra)
@@ -347,11 +347,11 @@ class Pipeline:
             and int(self._memory["J"][0]) < len(self._memory["J8"]) - 8192
         )
 
-    def _belongs(self, record: Record, task: Document, extra: Document) -> None:
+    def _belongs(self, record: Record, found: Names, task: Document, extra: Document) -> None:
         """The process table hears of the record, and says what the process belongs to."""
         if record.values["ret"] >= 0 and record.kind.name != "process_exit":
             self.processes.learn(record, task["user"])
-        about, more = self.processes.members(record)
+        about, more = self.processes.members(record, found.raw)
         task["process"] |= about
         extra |= more
 

@@ -41,7 +41,7 @@ class Known:
     """What is known of a process: the names of its program, leaf first (as records have them), container and entry."""
 
     executable: bytes = b""
-    container: str | None = None
+    container: bytes | None = None
     entry: Entry | None = None
 
     @property
@@ -151,8 +151,11 @@ class ProcessTable:
         return "init" if record.values["ppid"] == 1 else ""
 
     # ---- documents ----
-    def members(self, record: Record) -> tuple[Document, Document]:
-        """Members of `process` and of `ebpf` that say what the process of a record with a context belongs to."""
+    def members(self, record: Record, raw: dict[str, str]) -> tuple[Document, Document]:
+        """Members of `process` and of `ebpf` that say what the process of a record with a context belongs to.
+
+        `raw` takes the exact bytes of a name that is not shown as it is.
+        """
         if "context" not in record.blobs:
             return {}, {}
         context = events.CONTEXT.unpack(record.blobs["context"])
@@ -171,7 +174,7 @@ class ProcessTable:
         extra: Document = {}
         unit = systemd_unit(naming.cgroup_path(record.blobs.get("cgroup", b"")))
         if unit:
-            extra["systemd"] = {"unit": unit}
+            extra["systemd"] = {"unit": names.put(raw, "ebpf.systemd.unit", unit)}
         started_by = [self._entity(*key) for key in ancestors(record)]
         if started_by:
             extra["ancestors"] = started_by

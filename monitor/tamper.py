@@ -13,7 +13,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from monitor.encode import Document, Names
 from monitor.kernel import bpf, loader, pins
@@ -22,6 +21,8 @@ from monitor.kernel.rings import Capture
 STOPPED_S = 3.0
 """So long a pause between two looks is told, if the process was stopped in it."""
 _KEPT = 256
+_OF_PINS = ("pin_removed", "pin_replaced")
+_SIGNALS = {"monitor_killed": ("SIGKILL",), "monitor_stopped": ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")}
 _REMOVALS = ("file_delete", "file_rename", "file_umount", "file_mount", "file_rmdir")
 
 
@@ -58,19 +59,18 @@ class Witness:
         mine = str(self._pin_dir)
         return path.startswith(mine + "/") or mine.startswith(path.rstrip("/") + "/")
 
-    def who(self, name: str, *, signals: tuple[str, ...] = (), pid: int = 0) -> Document | None:
-        """Who last did something to the pin `name`, or sent one of these signals to `pid`; else who last called bpf."""
-        for act in reversed(self._acts):
-            if signals:
-                if act.target == pid and act.signal in signals:
-                    return act.who
-            elif act.event in _REMOVALS and (
-                act.about.endswith("/" + name) or not act.about.startswith(str(self._pin_dir) + "/")
-            ):
-                return act.who
-        if signals:
-            return None
-        return next((act.who for act in reversed(self._acts) if act.event == "kernel_bpf"), None)
+    def who(self, kind: str, name: str, pid: int = 0) -> Document | None:
+        """Who last did what can lead to this kind of tampering: with the pin `name`, with process `pid`, or with bpf."""
+        return next((act.who for act in reversed(self._acts) if self._could_be(act, kind, name, pid)), None)
+
+    def _could_be(self, act: _Act, kind: str, name: str, pid: int) -> bool:
+        if kind in _SIGNALS:
+            return act.target == pid and act.signal in _SIGNALS[kind]
+        if kind not in _OF_PINS:
+            return act.event == "kernel_bpf"
+        return act.event in _REMOVALS and (
+            act.about.endswith("/" + name) or not act.about.startswith(str(self._pin_dir) + "/")
+        )
 
 
 @dataclass
@@ -155,7 +155,10 @@ class Guard:
 
 @dataclass
 class Watch:
-    """The guard, the witness, and what is to be told: a second later than it was noticed, when the act was read, too."""
+    """The guard, the witness, and what is to be told: a second later than it was noticed, when the act was read, too.
+
+    What happened to a pin is told yet a second later if nobody is known to have done it.
+    """
 
     guard: Guard
     witness: Witness
@@ -170,8 +173,15 @@ class Watch:
 
     def look(self, now: float) -> list[Document]:
         """What is to be told now. `now`: monotonic seconds."""
-        told = [self._told(members) for members in self._waiting]
-        self._waiting = self.guard.look()
+        told, late = [], []
+        for members in self._waiting:
+            by = self.witness.who(members["kind"], members["object"], members.get("target", 0))
+            if by is None and members["kind"] in _OF_PINS and not members.get("late"):
+                late.append(members | {"late": True})
+            else:
+                shown = {name: value for name, value in members.items() if name not in ("late", "target")}
+                told.append(shown | ({"by": by} if by is not None else {}))
+        self._waiting = late + self.guard.look()
         pause, self._last = now - self._last, now
         if self.continued:
             self.continued = False
@@ -186,9 +196,3 @@ class Watch:
                 }
             )
         return told
-
-    def _told(self, members: Document) -> Document:
-        signals = {"monitor_killed": ("SIGKILL",), "monitor_stopped": ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")}
-        target: Any = members.pop("target", 0)
-        by = self.witness.who(members["object"], signals=signals.get(members["kind"], ()), pid=target)
-        return members | ({"by": by} if by is not None else {})

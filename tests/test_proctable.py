@@ -61,7 +61,7 @@ def test_a_shell_of_sshd_is_an_entry_with_the_clients_address(table: ProcessTabl
     login(table)
     forked = record("process_fork", CHILD, SHELL, SSHD, SYSTEMD, group=310, group_start=8_000_000_001)
     table.learn(forked, {"id": "0"})
-    about, extra = table.members(forked)
+    about, extra = table.members(forked, {})
     assert about["entry_leader"] == {
         "pid": 300,
         "entity_id": entity(*SHELL),
@@ -91,14 +91,14 @@ def test_the_entry_stays_when_user_session_and_parents_change(table: ProcessTabl
     table.ended(SSHD)
     grandchild = record("process_fork", (311, 9), CHILD, SHELL, SSHD, SYSTEMD, session=310)
     table.learn(grandchild, {"id": "0"})
-    assert table.members(grandchild)[0]["entry_leader"]["user"] == USER
+    assert table.members(grandchild, {})[0]["entry_leader"]["user"] == USER
 
 
 def test_a_lost_fork_is_bridged_by_the_ancestors_further_up(table: ProcessTable) -> None:
     login(table)
     far = record("process_exec", (400, 10), (399, 9), (398, 8), SHELL, SSHD, blobs=program(b"/usr/bin/touch"))
     table.learn(far, {"id": "0"})
-    assert table.members(far)[0]["entry_leader"]["pid"] == 300
+    assert table.members(far, {})[0]["entry_leader"]["pid"] == 300
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_lost_fork_is_bridged_by_the_ancestors_further_up(table: ProcessTable)
 def test_each_door(table: ProcessTable, members: dict[str, Any], blobs: dict[str, bytes], door: str) -> None:
     found = record("process_found", SHELL, SYSTEMD, blobs=blobs, **members)
     table.learn(found, USER)
-    assert table.members(found)[0]["entry_leader"]["entry_meta"] == {"type": door}
+    assert table.members(found, {})[0]["entry_leader"]["entry_meta"] == {"type": door}
 
 
 def test_no_entry_without_a_door(table: ProcessTable) -> None:
@@ -129,14 +129,14 @@ def test_no_entry_without_a_door(table: ProcessTable) -> None:
     no_leader = record("process_exec", CHILD, SHELL, blobs=program(b"/usr/bin/sh", b"/usr/sbin/sshd"))
     for one in (sshd_itself, no_leader):
         table.learn(one, USER)
-        assert "entry_leader" not in table.members(one)[0]
+        assert "entry_leader" not in table.members(one, {})[0]
 
 
 def test_leaders_that_have_ended_keep_their_names_and_unknown_ones_only_a_number(table: ProcessTable) -> None:
     login(table)
     table.ended(SHELL)
     child = record("process_fork", CHILD, SHELL, session_start=0, group=77, group_start=0)
-    about, _ = table.members(child)
+    about, _ = table.members(child, {})
     assert about["session_leader"] == {"pid": 300, "entity_id": entity(*SHELL), "name": "bash"}
     assert about["group_leader"] == {"pid": 77}
     assert about["interactive"] is False
@@ -157,4 +157,4 @@ def test_the_table_is_bounded_and_the_living_stay_longest() -> None:
 
 def test_records_without_a_context_say_nothing(table: ProcessTable) -> None:
     plain = decode.control(control("process_exit", {}, **facts()))
-    assert table.members(plain) == ({}, {})
+    assert table.members(plain, {}) == ({}, {})

@@ -184,7 +184,15 @@ def cgroups() -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("form", ["docker/{}", "system.slice/docker-{}.scope", "kubepods/burstable/pod1/{}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "docker/{}",
+        "system.slice/docker-{}.scope",
+        "kubepods/burstable/pod1/{}",
+        "docker/{}/" + "within/" * 12 + f"docker-{'0' * 64}.scope",  # made by whoever is in it
+    ],
+)
 def test_the_container_id_comes_from_the_cgroup_of_each_event(
     monitor: MonitorProcess, script: Script, place: Path, form: str
 ) -> None:

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from monitor.kernel import bpf
-from tests.kernel.harness import MonitorRun, wait_for
+from tests.kernel.harness import ROOT, MonitorRun, wait_for
+from tests.kernel.monitor_process import wall_ns
 
 NOTICED_S = 3.0
 
@@ -44,17 +46,51 @@ def goes_on(monitor: MonitorRun, marker: str) -> None:
     wait_for(lambda: monitor.seen(marker), 60, f"capture goes on: {monitor.output}")
 
 
-@pytest.mark.parametrize("name", ["link_sys_exit", "map_rings"])
-def test_a_pin_that_is_removed_is_told_with_who_did_it_and_is_back(monitor: MonitorRun, name: str) -> None:
+REPLACE = """
+import sys
+from pathlib import Path
+from monitor.kernel import bpf
+pin, other = map(Path, sys.argv[1:])
+descriptor = bpf.obj_get(other)
+pin.unlink()
+bpf.obj_pin(descriptor, pin)
+"""
+
+
+def delay(monitor: MonitorRun, told: dict[str, Any]) -> float:
+    """Seconds from the act to the line that tells of it, by the times of both."""
+    about = told["ebpf"]["tamper"]
+    acts = [
+        one
+        for one in whole_lines(monitor, b'"event":"file_delete"')
+        if one["ebpf"]["event"] == "file_delete"
+        and one["process"]["pid"] == about["by"]["pid"]
+        and one["file"]["path"].endswith("/" + about["object"])
+    ]
+    return (wall_ns(told) - wall_ns(acts[-1])) / 1e9
+
+
+def test_pins_that_are_removed_or_replaced_are_told_in_time_with_who_did_it_and_are_back(monitor: MonitorRun) -> None:
     monitor.start()
     (capture,) = monitor.captures()
-    remover = subprocess.Popen(["/bin/rm", capture / name])
-    assert remover.wait() == 0
-    wait_for(lambda: (capture / name).exists(), 20, "the pin is back")
-    (found,) = await_told(monitor, "pin_removed")
-    assert (found["object"], found["repaired"]) == (name, True)
-    assert (found["by"]["pid"], found["by"]["name"], found["by"]["event"]) == (remover.pid, "rm", "file_delete")
-    goes_on(monitor, f"after-{name}-{os.getpid()}")
+    by: dict[tuple[str, str], tuple[int, str]] = {}
+    for name, other in (("link_sys_exit", ""), ("map_rings", ""), ("link_sys_exit", "link_sched_process_exec"), ("map_calls", "map_config")):  # fmt: skip
+        was = (capture / name).lstat().st_ino
+        command = [sys.executable, "-c", REPLACE, capture / name, capture / other] if other else ["/bin/rm", capture / name]
+        somebody = subprocess.Popen(command, cwd=ROOT)
+        assert somebody.wait() == 0
+        kind = "pin_replaced" if other else "pin_removed"
+        by[kind, name] = somebody.pid, Path(str(command[0])).resolve().name
+        await_told(monitor, kind, sum(one == kind for one, _ in by))
+        assert (capture / name).exists()
+        assert (capture / name).lstat().st_ino != was
+    lines = whole_lines(monitor, b'"event":"monitor_tamper"')
+    found = {(one["kind"], one["object"]): one for one in told(monitor)}
+    assert {key: (one["by"]["pid"], one["by"]["name"]) for key, one in found.items()} == by
+    assert all((one["repaired"], one["by"]["event"]) == (True, "file_delete") for one in found.values())
+    delays = sorted(delay(monitor, one) for one in lines)
+    assert delays[1] < NOTICED_S, f"a busy machine may be late now and then: {delays}"
+    goes_on(monitor, f"after-pins-{os.getpid()}")
     monitor.wait_balanced()
     assert monitor.stop() == 0
     assert monitor.captures() == []
@@ -101,7 +137,7 @@ def test_configuration_written_by_somebody_else_is_put_right(monitor: MonitorRun
             capture / "map_calls",
         ],
         check=True,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
     )
     (found,) = await_told(monitor, "configuration_changed")
     assert (found["object"], found["repaired"]) == ("map_calls", True)
