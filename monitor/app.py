@@ -203,7 +203,7 @@ class Monitor(Steered):
         """Brings the batch into the log. A log that cannot be written is tried again until the rings press."""
         batch = self.pipeline.batch
         while True:
-            self._announce(len(batch))
+            self._announce(self.log.length(batch))
             try:
                 self.log.append(batch, self.pipeline.last_sequence)
             except LogError as error:
@@ -350,7 +350,7 @@ class Monitor(Steered):
             "log_problem": self.log_problem,
             "config_problem": self.config_problem,
             "profile": self.config.profile,
-            "events_dir": str(self.config.events_dir),
+            "events_dir": str(self.config.events_dir), "log": self.config.log_name,
             "output_dir": str(self.config.output_dir),
             "storage_type": self.config.storage_type,
             "adopted": self.adopted,

@@ -258,7 +258,7 @@ def read(sources: Sources) -> Loaded:
 
 
 def _one_rotator(config: Config, places: dict[str, Place]) -> None:
-    rule = rotation.rule_for(config.events_dir / "events.jsonl") if config.rotate_bytes else None
+    rule = rotation.rule_for(config.events_dir / config.log_name) if config.rotate_bytes else None
     if rule is not None:
         place = places["rotate_bytes"]
         message = f"the log would be rotated twice: by rotate_bytes, and by logrotate's section at {rule}; set one of them off"

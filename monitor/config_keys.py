@@ -25,6 +25,7 @@ Profile = Literal["minimal", "standard", "full", "trace"]
 ShipProfile = Literal["same", "minimal", "standard", "full", "trace"]
 ControlLane = Literal["auto", "ringbuf", "perf"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogCompression = Literal["none", "zstd"]
 IndexPeriod = Literal["day", "hour"]
 Labels = tuple[tuple[str, str], ...]
 """An object of strings, as pairs in the order of their names."""
@@ -330,6 +331,12 @@ class Config:
     rotate_keep: int = _key(
         8, "Rotated files to keep, with `rotate_bytes`.", unit="files", minimum=1, maximum=10_000, live=True
     )
+    log_compression: LogCompression = _key(
+        "none", "`zstd`: the log is events.jsonl.zst, which all commands read as they read events.jsonl (and `zstdcat` does).",
+    )  # fmt: skip
+    log_compression_level: int = _key(
+        1, "zstd's level: 1 is the fastest; 3 takes about twice as long for a little less.", minimum=1, maximum=19,
+    )  # fmt: skip
     log_min_free: int = _key(
         5, "Below so much free space on the log's file system rotated files are removed, shipped ones first; 0: never.",
         unit="percent", minimum=0, maximum=90, live=True,
@@ -351,6 +358,11 @@ class Config:
         allowed="names of 1 to 64 letters, digits, `_` and `-`; values of at most 256 bytes",
     )  # fmt: skip
     locked: bool = _key(False, "Take no change of the configuration until the next start.", live=True)
+
+    @property
+    def log_name(self) -> str:
+        """Name of the file that is appended to, in `events_dir`."""
+        return "events.jsonl.zst" if self.log_compression == "zstd" else "events.jsonl"
 
     def __post_init__(self) -> None:
         if self.profile == "trace":

@@ -24,7 +24,7 @@ from monitor.config_keys import Config
 from monitor.enrich import HostFacts, HostFactsError
 from monitor.kernel import BccMissing, import_bcc, pins
 from monitor.kernel.btf import Btf, BtfError
-from monitor.logfiles import LIVE_NAME, look
+from monitor.logfiles import look
 from monitor.search import last_time
 from monitor.sinks import credentials
 from monitor.sinks.credentials import CredentialError
@@ -165,7 +165,7 @@ def _clock(host: Host) -> Iterator[Check]:
             fix,
         )
         return
-    live = look(host.config.events_dir / LIVE_NAME)
+    live = look(host.config.events_dir / host.config.log_name)
     last = "" if live is None else last_time(live)
     if last > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now + 60)):
         yield Check(

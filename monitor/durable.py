@@ -29,7 +29,8 @@ _MAX_BACKOFF_S = 5.0
 class Durable:
     """How far the log is durable: every line of `epoch` up to `sequence`, and `offset` bytes of the file `file_id`.
 
-    file_id is the event.id of that file's first line, or None where the first line has none.
+    offset counts bytes of lines, also where these are compressed; file_id is the event.id of that file's first line, or
+    None where the first line has none.
     """
 
     epoch: str
@@ -89,6 +90,7 @@ class _Segment:
     end: int
     synced: int
     sequence: int = 0
+    lines_end: int = 0
     file_id: str | None = None
     entry_synced: bool = True
     ended: bool = False
@@ -148,7 +150,7 @@ class GroupCommit:
 
     def begin(self, fd: int, directory: int, *, offset: int, file_id: str | None, created: bool) -> None:
         """From here on appends go to this file, from `offset`. What went to the one before is synced at once, first."""
-        segment = _Segment(os.dup(fd), os.dup(directory), offset, offset, 0, file_id, not created)
+        segment = _Segment(os.dup(fd), os.dup(directory), offset, offset, 0, 0, file_id, not created)
         with self._cond:
             if self._segments:
                 self._segments[-1].ended = True
@@ -161,12 +163,16 @@ class GroupCommit:
         with self._cond:
             self._segments.append(_Segment(os.dup(fd), os.dup(directory), 0, 0, ended=True, entry_synced=False))
 
-    def appended(self, length: int, offset: int, sequence: int, file_id: str | None) -> None:
-        """`length` bytes were appended to the present file; it ends at `offset`, with the line number `sequence`."""
+    def appended(self, length: int, offset: int, sequence: int, file_id: str | None, lines_end: int) -> None:
+        """`length` bytes were appended to the present file; it ends at `offset`, with the line number `sequence`.
+
+        `lines_end`: the end in bytes of lines, which is another number where they are compressed.
+        """
         with self._cond:
             segment = self._segments[-1]
             segment.end = offset
             segment.sequence = sequence
+            segment.lines_end = lines_end
             segment.file_id = file_id
             before = self._pending
             self._pending = before + length
@@ -176,12 +182,13 @@ class GroupCommit:
             elif before < self._sync_bytes <= before + length:
                 self._cond.notify_all()
 
-    def rebase(self, offset: int, file_id: str | None) -> None:
+    def rebase(self, offset: int, file_id: str | None, lines_end: int) -> None:
         """Somebody else truncated the present file, or wrote to it: it ends at `offset` now."""
         with self._cond:
             segment = self._segments[-1]
             segment.end = offset
             segment.synced = min(segment.synced, offset)
+            segment.lines_end = lines_end
             segment.file_id = file_id
 
     def request(self) -> None:
@@ -252,6 +259,7 @@ class GroupCommit:
                     break
                 self._flush = False
                 end, sequence, file_id, ended = segment.end, segment.sequence, segment.file_id, segment.ended
+                lines_end = segment.lines_end
                 if segment is self._segments[-1]:
                     self._pending, self._due_at = 0, None
             failure = self._sync(segment, end)
@@ -260,7 +268,7 @@ class GroupCommit:
                     # The file may have been truncated by somebody else meanwhile.
                     segment.synced = min(end, segment.end)
                     if sequence:
-                        self._point = Durable(self.epoch, sequence, file_id, end)
+                        self._point = Durable(self.epoch, sequence, file_id, lines_end)
                 failure = self._publish(segment.directory)
             if self._finish(segment, ended, failure):
                 break

@@ -1,4 +1,4 @@
-"""The append side of the log: owns `events.jsonl`, its directory's safety, whole batches, reopening and rotation.
+"""The append side of the log: owns `events.jsonl`, plain or compressed, whole batches, reopening and rotation.
 
 It never waits for a disk to sync (durable.py does that beside it), and it never leaves a batch half written.
 """
@@ -8,32 +8,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor import frames
 from monitor.durable import DURABLE_NAME, GroupCommit
-from monitor.logfiles import LIVE_NAME, is_log_name, line_identity
+from monitor.frames import HEADER, Compressor, Unreadable
+from monitor.logdir import LogError, log_names, open_checked, open_directory, open_live
+from monitor.logfiles import LIVE_NAME, LIVE_NAMES, ZSTD_NAME, line_identity
 
-FILE_MODE = 0o640
-DIRECTORY_MODE = 0o750
+__all__ = ["Log", "LogError", "Position"]
+
 _POLL_S = 0.25
-_BLOCK = 1 << 16
 _FIRST_LINE_BYTES = 1 << 20
 _SETTLE_S = 60
-_OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-
-
-class LogError(Exception):
-    """The log cannot be written, opened or rotated: `reason` is the errno's name, `path` the file or directory."""
-
-    def __init__(self, number: int, path: Path | str, what: str) -> None:
-        self.errno = number
-        self.reason = errno.errorcode.get(number, f"E{number}")
-        self.path = str(path)
-        super().__init__(f"{self.path}: {what} ({self.reason})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +38,8 @@ class Position:
 class Log:
     """One writer of `<directory>/events.jsonl`; all methods are for one thread. Sizes in bytes, 0 = no rotation.
 
-    `group` (a gid) gets the files and created directories. `fdatasync` is replaced by tests only.
+    `zstd_level`: of `events.jsonl.zst`, which is written instead; None: plain lines. `group` (a gid) gets the files and
+    created directories. `fdatasync` is replaced by tests only.
     """
 
     def __init__(
@@ -59,11 +50,13 @@ class Log:
         sync_interval_ms: int,
         rotate_bytes: int = 0,
         rotate_keep: int = 8,
+        zstd_level: int | None = None,
         group: int | None = None,
         fdatasync: Callable[[int], None] = os.fdatasync,
     ) -> None:
         self._directory = directory
-        self._path = directory / LIVE_NAME
+        self._compressor = None if zstd_level is None else Compressor(zstd_level)
+        self._path = directory / (LIVE_NAME if self._compressor is None else ZSTD_NAME)
         self._rotate_bytes = rotate_bytes
         self._rotate_keep = max(1, rotate_keep)
         self._group = group
@@ -73,6 +66,7 @@ class Log:
         self._fd = -1
         self._directory_fd = -1
         self._device = self._inode = self._offset = 0
+        self._lines_end = 0  # as _offset, in bytes of lines: the same in a plain file
         self._file_id: str | None = None
         self._torn = False
         self._next_poll = 0.0
@@ -120,7 +114,7 @@ class Log:
         A file or directory that others than its owner can write, a link, or anything but a regular file is refused.
         A file that is readable by all is narrowed to 0640. Raises LogError.
         """
-        directory = self._open_directory()
+        directory = open_directory(self._directory, self._group)
         try:
             fd, created, cut = self._open_file(directory)
         except LogError:
@@ -134,13 +128,28 @@ class Log:
         """Where the next append will begin."""
         return Position(self._device, self._inode, self._offset)
 
-    def append(self, data: memoryview | bytes, last_sequence: int) -> None:
+    def ahead(self, batch: memoryview) -> None:
+        """The next batch has these whole lines by now: a compressed log begins with them. Empty: another batch begins."""
+        if self._compressor is not None:
+            self._compressor.ahead(batch)
+
+    def length(self, batch: memoryview) -> int:
+        """Bytes that the batch will take in the file: what is announced of it."""
+        if self._compressor is None:
+            return len(batch)
+        return self._compressor.length(batch) + (0 if self._offset else len(HEADER))
+
+    def append(self, batch: memoryview | bytes, last_sequence: int) -> None:
         """Append a batch of whole lines (bytes, or a contiguous memoryview of bytes) that ends with `last_sequence`.
 
         All of it is written or none: on an error the file is cut back to where the batch began. Raises LogError.
         """
         if self._torn or self._fd < 0:
             self._mend()
+        data = batch
+        if self._compressor is not None:
+            data = self._compressor.data(memoryview(batch), self._lines_end)
+            data = data if self._offset else HEADER + data
         length = len(data)
         written = 0
         try:
@@ -154,11 +163,14 @@ class Log:
             self._undo(written)
             number = error.errno or errno.EIO
             raise LogError(number, self._path, f"cannot append: {os.strerror(number)}") from None
-        if self._offset == 0:
-            self._file_id = _first_line_id(bytes(data[:_FIRST_LINE_BYTES]))
+        if self._lines_end == 0:
+            self._file_id = _first_line_id(bytes(batch[:_FIRST_LINE_BYTES]))
+        if self._compressor is not None:
+            self._compressor.forget()
         self._offset += length
+        self._lines_end += len(batch)
         self.bytes_written += length
-        self._commit.appended(length, self._offset, last_sequence, self._file_id)
+        self._commit.appended(length, self._offset, last_sequence, self._file_id, self._lines_end)
 
     def recover(self, at: Position, length: int) -> bool:
         """After a crash, before open(): was the batch announced for `at` with `length` bytes written completely?
@@ -167,7 +179,7 @@ class Log:
         inode, under any name the log's files have. Raises LogError.
         """
         try:
-            directory = self._open_directory(create=False)
+            directory = open_directory(self._directory, self._group, create=False)
         except LogError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -176,9 +188,9 @@ class Log:
             name = _name_of(directory, at)
             if name is None:
                 return False
-            fd = self._open_checked(directory, name)
+            fd = open_checked(directory, self._directory / name)
             try:
-                return self._judge(fd, at, length)
+                return _judge(fd, at, length)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -188,11 +200,11 @@ class Log:
             os.close(directory)
 
     def reopen(self) -> None:
-        """Go on in the file that has the name `events.jsonl` now; it is made if there is none.
+        """Go on in the file that has the log's name now; it is made if there is none.
 
         The present file is closed once it is synced (by the sync thread). On LogError the present file stays in use.
         """
-        directory = self._open_directory()
+        directory = open_directory(self._directory, self._group)
         try:
             fd, created, cut = self._open_file(directory)
         except LogError:
@@ -247,7 +259,47 @@ class Log:
             os.close(self._fd)
             os.close(self._directory_fd)
             self._fd = self._directory_fd = -1
+        if self._compressor is not None:
+            self._compressor.close()
         return self._commit.close()
+
+    def _open_file(self, directory: int) -> tuple[int, bool, int]:
+        """(descriptor, whether it was made, bytes cut) of the live file; one of the other form is put aside. Raises LogError."""
+        try:
+            for name in LIVE_NAMES:
+                if name != self._path.name and name in log_names(directory):
+                    self._put_aside(directory, name)
+            fd, created = open_live(directory, self._path, self._group)
+            if self._compressor is not None and not _is_ours(fd):
+                os.close(fd)
+                self._put_aside(directory, self._path.name)
+                fd, created = open_live(directory, self._path, self._group)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise LogError(number, self._path, f"cannot put a file aside: {os.strerror(number)}") from None
+        try:
+            return fd, created, self._cut(fd, 0)
+        except OSError as error:
+            os.close(fd)
+            number = error.errno or errno.EIO
+            raise LogError(number, self._path, f"cannot prepare: {os.strerror(number)}") from None
+
+    def _put_aside(self, directory: int, name: str) -> None:
+        """A file that this form of the log cannot go on in gets a name as logrotate's rule gives it. Raises OSError."""
+        fd = open_checked(directory, self._directory / name)
+        os.close(fd)
+        aside = f"{name}-{time.strftime('%Y%m%d')}-{time.time():.0f}"
+        while aside in log_names(directory):
+            aside += "-1"
+        os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
+        self._notices.append(f"{self._directory / name} is {aside} now: the log has another form")
+
+    def _view(self, fd: int) -> frames.View:
+        return frames.view(fd, self._compressor is not None)
+
+    def _cut(self, fd: int, start: int) -> int:
+        """Cut what is torn at the end, not below `start`; how many bytes that were. Raises OSError."""
+        return _cut_torn(fd, self._view(fd).whole_end(start))
 
     def _tell(self, subject: str, problem: str, over: str) -> None:
         """Add a notice when a condition begins, changes or ends."""
@@ -256,90 +308,26 @@ class Log:
             self._told[subject] = problem
             self._notices.append(problem or over)
 
-    def _open_directory(self, *, create: bool = True) -> int:
-        try:
-            if create and not os.path.lexists(self._directory):
-                self._make_directory()
-            fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            number = error.errno or errno.EIO
-            what = f"cannot open the log directory: {os.strerror(number)}"
-            if self._directory.is_symlink():
-                number, what = errno.ELOOP, "the log directory is a symbolic link; name the directory itself"
-            raise LogError(number, self._directory, what) from None
-        status = os.fstat(fd)
-        what = _unsafe(status)
-        if what:
-            os.close(fd)
-            raise LogError(errno.EPERM, self._directory, f"the log directory is refused: {what}")
-        return fd
-
-    def _make_directory(self) -> None:
-        missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
-        for path in reversed(missing):
-            path.mkdir(mode=DIRECTORY_MODE)
-            if self._group is not None:
-                os.chown(path, -1, self._group, follow_symlinks=False)
-            path.chmod(DIRECTORY_MODE)
-
-    def _open_file(self, directory: int) -> tuple[int, bool, int]:
-        """(descriptor, whether it was made, bytes cut) of the live file."""
-        try:
-            for _ in range(100):
-                with contextlib.suppress(FileExistsError):
-                    fd = os.open(LIVE_NAME, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE, dir_fd=directory)
-                    created = True
-                    break
-                with contextlib.suppress(FileNotFoundError):  # rotated away since: try to make it again
-                    fd = self._open_checked(directory, LIVE_NAME)
-                    created = False
-                    break
-            else:
-                raise LogError(errno.EBUSY, self._path, "appears and disappears")
-        except OSError as error:
-            number = error.errno or errno.EIO
-            raise LogError(number, self._path, f"cannot open: {os.strerror(number)}") from None
-        try:
-            if self._group is not None and os.fstat(fd).st_gid != self._group:
-                os.fchown(fd, -1, self._group)
-            os.fchmod(fd, FILE_MODE if created else os.fstat(fd).st_mode & FILE_MODE)
-            return fd, created, _cut_torn(fd, 0)
-        except OSError as error:
-            os.close(fd)
-            number = error.errno or errno.EIO
-            raise LogError(number, self._path, f"cannot prepare: {os.strerror(number)}") from None
-
-    def _open_checked(self, directory: int, name: str) -> int:
-        """Open an existing log file for appending. Raises OSError, or LogError for a file that must not be used."""
-        path = self._directory / name
-        before = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if stat.S_ISLNK(before.st_mode):
-            raise LogError(errno.ELOOP, path, "is a symbolic link, and refused")
-        if not stat.S_ISREG(before.st_mode):  # opening a device or FIFO may already do something
-            raise LogError(errno.EINVAL, path, "is not a regular file, and refused")
-        fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
-        status = os.fstat(fd)
-        number, what = errno.EPERM, _unsafe(status)
-        if not os.path.samestat(before, status):
-            number, what = errno.EBUSY, "it was exchanged while being opened"
-        elif status.st_nlink > 1:
-            number, what = errno.EMLINK, f"it has {status.st_nlink} names (hard links)"
-        if what:
-            os.close(fd)
-            raise LogError(number, path, f"is refused: {what}")
-        return fd
-
     def _take(self, fd: int, directory: int, created: bool) -> None:
         """Use this file from now on."""
         old = (self._fd, self._directory_fd)
         status = os.fstat(fd)
         self._fd, self._directory_fd = fd, directory
         self._device, self._inode, self._offset = status.st_dev, status.st_ino, status.st_size
-        self._file_id = _first_line_id(os.pread(fd, _FIRST_LINE_BYTES, 0))
+        self._look(fd)
         self._commit.begin(fd, directory, offset=self._offset, file_id=self._file_id, created=created)
         if old[0] >= 0:
             os.close(old[0])
             os.close(old[1])
+
+    def _look(self, fd: int) -> None:
+        """What the file has already."""
+        there = self._view(fd)
+        self._lines_end = there.size()
+        try:
+            self._file_id = _first_line_id(there.pread(_FIRST_LINE_BYTES, 0))
+        except Unreadable:  # whoever reads the log meets the damage where it is
+            self._file_id = None
 
     def _settle(self, directory: int) -> None:
         """Have files synced that an earlier run may have left (by rotation) before it could sync them."""
@@ -347,11 +335,11 @@ class Log:
             published = os.stat(DURABLE_NAME, dir_fd=directory, follow_symlinks=False).st_mtime
         except OSError:
             return  # no durable point yet: nothing was promised about any file
-        for name in _log_names(directory):
+        for name in log_names(directory):
             with contextlib.suppress(OSError, LogError):  # gone, or not a file of ours
-                if name == LIVE_NAME:
+                if name == self._path.name:
                     continue
-                fd = self._open_checked(directory, name)
+                fd = open_checked(directory, self._directory / name)
                 try:
                     if os.fstat(fd).st_mtime > published - _SETTLE_S:
                         self._commit.settle(fd, directory)
@@ -379,20 +367,6 @@ class Log:
         except OSError:
             self._torn = True
 
-    @staticmethod
-    def _judge(fd: int, at: Position, length: int) -> bool:
-        size = os.fstat(fd).st_size
-        if at.offset and os.pread(fd, 1, at.offset - 1) != b"\n":
-            return False  # truncated below the batch by somebody else: open() cuts what is torn
-        end = at.offset + length
-        if size >= end and (length == 0 or os.pread(fd, 1, end - 1) == b"\n"):
-            _cut_torn(fd, end)
-            return True
-        if size > at.offset:
-            os.ftruncate(fd, at.offset)
-            os.fdatasync(fd)
-        return False
-
     def _watch(self) -> None:
         """Notice what others did to the file."""
         status = os.fstat(self._fd)
@@ -419,22 +393,26 @@ class Log:
             f"{self._path} was {what} by another program: {size} bytes instead of {self._offset}; going on at its end"
         )
         try:
-            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            if self._compressor is not None:  # a reader could not go on behind them
+                size -= self._cut(self._fd, 0)
+            elif not self._view(self._fd).ends_whole(size):
                 size += os.write(self._fd, b"\n")  # our next line begins a line
-            self._file_id = _first_line_id(os.pread(self._fd, _FIRST_LINE_BYTES, 0))
+            self._look(self._fd)
         except OSError as error:
             number = error.errno or errno.EIO
             raise LogError(number, self._path, f"cannot go on: {os.strerror(number)}") from None
         finally:
             self._offset = size
-            self._commit.rebase(size, self._file_id)
+            self._commit.rebase(size, self._file_id, self._lines_end)
 
     def _rotate(self) -> None:
         """events.jsonl becomes .1, what was .1 becomes .2, and so on; the last of rotate_keep goes."""
         size, removed = self._offset, ""
-        names = [LIVE_NAME, *(f"{LIVE_NAME}.{number}" for number in range(1, self._rotate_keep + 1))]
+        suffix = self._path.name.removeprefix(LIVE_NAME)
+        names = [self._path.name]
+        names += (f"{LIVE_NAME}.{number}{suffix}" for number in range(1, self._rotate_keep + 1))
         try:
-            there = _log_names(self._directory_fd)
+            there = log_names(self._directory_fd)
             free = next((index for index, name in enumerate(names) if name not in there), None)
             if free is None:
                 free = self._rotate_keep
@@ -448,45 +426,43 @@ class Log:
         self._notices.append(f"{self._path} was rotated at {size} bytes{removed}")
 
 
-def _unsafe(status: os.stat_result) -> str:
-    """Why a file or directory must not be trusted with the log, or nothing."""
-    if status.st_uid not in (0, os.geteuid()):
-        return f"it belongs to uid {status.st_uid}"
-    if status.st_mode & 0o022:
-        who = "others" if status.st_mode & 0o002 else "its group"
-        return f"{who} can write it (mode {stat.S_IMODE(status.st_mode):04o})"
-    return ""
-
-
 def _first_line_id(head: bytes) -> str | None:
     line, newline, _ = head.partition(b"\n")
     identity = line_identity(line) if newline else None
     return identity[0] if identity else None
 
 
-def _cut_torn(fd: int, start: int) -> int:
-    """Cut what stands behind the last newline at or after `start`; how many bytes that were. Raises OSError."""
-    size = end = os.fstat(fd).st_size
-    while end > start:
-        begin = max(start, end - _BLOCK)
-        newline = os.pread(fd, end - begin, begin).rfind(b"\n")
-        if newline >= 0:
-            end = begin + newline + 1
-            break
-        end = begin
+def _is_ours(fd: int) -> bool:
+    """Whether a compressed log can go on in this file: it is one, or as much of its beginning as there is."""
+    head = os.pread(fd, len(HEADER), 0)
+    return HEADER.startswith(head)
+
+
+def _judge(fd: int, at: Position, length: int) -> bool:
+    """See Log.recover; the file may be of the other form than the log is now."""
+    size, end = os.fstat(fd).st_size, at.offset + length
+    there = frames.view(fd, frames.is_framed(fd))
+    if not there.ends_whole(at.offset):
+        return False  # truncated below the batch by somebody else: open() cuts what is torn
+    if size >= end and (length == 0 or there.ends_whole(end)):
+        _cut_torn(fd, there.whole_end(end))
+        return True
+    if size > at.offset:
+        os.ftruncate(fd, at.offset)
+        os.fdatasync(fd)
+    return False
+
+
+def _cut_torn(fd: int, end: int) -> int:
+    size = os.fstat(fd).st_size
     if end < size:
         os.ftruncate(fd, end)
-    return size - end
-
-
-def _log_names(directory: int) -> list[str]:
-    with os.scandir(directory) as entries:
-        return sorted(entry.name for entry in entries if is_log_name(entry.name))
+    return max(0, size - end)
 
 
 def _name_of(directory: int, at: Position) -> str | None:
     """The name that the inode has among the log's files."""
-    for name in _log_names(directory):
+    for name in log_names(directory):
         with contextlib.suppress(FileNotFoundError):  # rotated since it was listed
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if (status.st_dev, status.st_ino) == (at.device, at.inode):

@@ -20,7 +20,11 @@ from typing import Protocol
 
 import orjson
 
+from monitor.frames import HEADER, Unreadable, View, is_framed, view
+
 LIVE_NAME = "events.jsonl"
+ZSTD_NAME = LIVE_NAME + ".zst"
+LIVE_NAMES = (LIVE_NAME, ZSTD_NAME)
 BLOCK_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 16
 _LISTING_ATTEMPTS = 100
@@ -35,8 +39,9 @@ class LogFile:
     """One file of a log directory, as it was when it was looked at: names and inodes change, file_id does not.
 
     first and last are (epoch, sequence) of the first and last whole line, where these are documents of the monitor
-    (last only of uncompressed files); started says that there is a whole first line; timestamp is that line's;
-    unreadable says why not even that much could be read.
+    (last not of files that others compressed); started says that there is a whole first line; timestamp is that line's;
+    unreadable says why not even that much could be read. framed: the monitor wrote it compressed; it is read as its
+    plain bytes, of which size is the number, and compression is what somebody else did to a file.
     """
 
     path: Path
@@ -45,6 +50,7 @@ class LogFile:
     size: int
     mtime_ns: int
     compression: str = ""
+    framed: bool = False
     started: bool = False
     file_id: str | None = None
     first: tuple[str, int] | None = None
@@ -55,8 +61,8 @@ class LogFile:
 
     @property
     def live(self) -> bool:
-        """Whether it had the name to which the monitor appends."""
-        return self.path.name == LIVE_NAME
+        """Whether it had a name to which the monitor appends."""
+        return self.path.name in LIVE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +84,6 @@ class ReaderError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
         self.problem = problem
-
-
-class Unreadable(Exception):
-    """A file cannot be read, or not beyond some point; the text says why."""
 
 
 def is_log_name(name: str) -> bool:
@@ -128,14 +130,18 @@ def _names_and_inodes(directory: Path) -> dict[str, int]:
 
 
 def tail_offset(file: LogFile, count: int) -> int:
-    """Where the last `count` whole lines of an uncompressed file begin (0 if it has fewer). Raises OSError."""
+    """Where the last `count` whole lines of a file begin that is not compressed by others (0 if it has fewer).
+
+    Raises OSError, Unreadable.
+    """
     fd = os.open(file.path, _OPEN_FLAGS)
     try:
-        at = os.fstat(fd).st_size
+        there = view(fd, file.framed)
+        at = there.size()
         newlines = -1  # the newline that ends the last line does not begin one
         while at > 0:
             start = max(0, at - BLOCK_BYTES)
-            block = os.pread(fd, at - start, start)
+            block = there.pread(at - start, start)
             index = len(block)
             while (index := block.rfind(b"\n", 0, index)) >= 0:
                 newlines += 1
@@ -174,8 +180,10 @@ class Stream:
     Not gzip.open: that throws away what it has decompressed when it finds the end missing.
     """
 
-    def __init__(self, fd: int, compression: str) -> None:
+    def __init__(self, fd: int, compression: str, framed: bool = False) -> None:
         self._raw = os.fdopen(fd, "rb", buffering=0)
+        self._view = view(fd, True) if framed else None
+        self._at = 0
         self._new_decoder: Callable[[], _Decoder] | None = None
         self._decoder: _Decoder | None = None
         self._errors: tuple[type[Exception], ...] = (OSError, zlib.error)
@@ -206,6 +214,10 @@ class Stream:
             data, self._ready = self._ready, b""
             return data
         try:
+            if self._view is not None:
+                data = self._view.pread(size, self._at)
+                self._at += len(data)
+                return data
             return self._raw.read(size) if self._new_decoder is None else self._decompressed(self._new_decoder)
         except self._errors as error:
             raise Unreadable(f"damaged: {error}") from None
@@ -231,6 +243,9 @@ class Stream:
 
     def skip(self, offset: int) -> None:
         """Begin reading at this offset of the uncompressed bytes. Raises Unreadable."""
+        self._at = offset
+        if self._view is not None:
+            return
         if self._new_decoder is None:
             self._raw.seek(offset)
             return
@@ -264,6 +279,8 @@ def look(path: Path) -> LogFile | None:
     try:
         fd, status = open_regular(path)
         file = replace(file, device=status.st_dev, inode=status.st_ino)
+        if _is_framed(path, fd):
+            file = replace(file, framed=True, compression="")
         if not file.compression:
             try:
                 return describe(file, fd)
@@ -279,20 +296,37 @@ def look(path: Path) -> LogFile | None:
         return replace(file, unreadable=str(error))
 
 
+def _is_framed(path: Path, fd: int) -> bool:
+    """Whether the monitor wrote it compressed, or is about to write the first of it."""
+    return is_framed(fd) or (path.name == ZSTD_NAME and HEADER.startswith(os.pread(fd, len(HEADER), 0)))
+
+
 def describe(file: LogFile, fd: int) -> LogFile:
-    """An uncompressed file as it is now: size, time, first and last line."""
-    status = os.fstat(fd)
-    file = replace(file, size=status.st_size, mtime_ns=status.st_mtime_ns)
+    """A file that is not compressed by others as it is now: size, time, first and last line."""
+    there, status = view(fd, file.framed), os.fstat(fd)
+    end = there.size()
+    file = replace(file, size=end, mtime_ns=status.st_mtime_ns)
+    try:
+        return _with_last_line(_with_first_line(file, _head(there)), there, end)
+    except Unreadable:  # whoever reads it meets the damage where it is
+        return file
+
+
+def _head(there: View) -> bytes:
+    """The beginning, with a whole line if there is one among the first BLOCK_BYTES."""
     for size in (1 << 14, BLOCK_BYTES):
-        head = os.pread(fd, size, 0)
+        head = there.pread(size, 0)
         if b"\n" in head:
             break
-    file = _with_first_line(file, head)
+    return head
+
+
+def _with_last_line(file: LogFile, there: View, length: int) -> LogFile:
     for size in (1 << 14, BLOCK_BYTES):
-        tail = os.pread(fd, size, max(0, status.st_size - size))
+        tail = there.pread(size, max(0, length - size))
         end = tail.rfind(b"\n")
         begin = tail.rfind(b"\n", 0, max(end, 0)) + 1
-        if begin or size >= status.st_size:
+        if begin or size >= length:
             break
     identity = line_identity(tail[begin:end]) if end > 0 else None
     return replace(file, last=identity[1] if identity else None)

@@ -25,6 +25,7 @@ from monitor.proctable import ProcessTable
 
 OUT_BYTES = 16 << 20
 _FIRST_EVENT = 16  # below are definitions
+_CHUNK = (1 << 20) + fastpath.LINE_ROOM  # so that what was written of it is not less than 1 MB
 _KEEP = 1 << 20  # room kept free in the buffer for lines that Python makes
 
 
@@ -58,6 +59,8 @@ class Pipeline:
     clock: WallClock
     counts: Counts = field(default_factory=Counts)
     sequence: int = 1
+    ahead: Callable[[memoryview], None] | None = None
+    """called with the batch each time it has grown by some chunks, and with an empty one when another begins"""
     witness: Callable[[str, Names, Document, Document], None] | None = None
     """called with the parts of each control event: name, object, task, further members of `ebpf`"""
 
@@ -70,6 +73,7 @@ class Pipeline:
         self._state = self.order.state
         self._state[fastpath.SECOND] = -1
         self._start = Counts()
+        self._limit = 0
         self._owed: list[tuple[sessions.Open, str, int]] = []
         self.processes = ProcessTable(self.tasks.entity)
         self._begin()
@@ -86,6 +90,18 @@ class Pipeline:
         self._state[fastpath.RECEIVED] = 0
         self._state[fastpath.SEQUENCE] = self.sequence
         self._made = self._quarantined = self._redacted = 0
+        self._stretch()
+
+    def _stretch(self) -> bool:
+        """Lets the compiled pass write on, up to a chunk more where somebody takes the batch chunk by chunk.
+
+        False: it has as much room as there is.
+        """
+        before, self._limit = self._limit, OUT_BYTES - _KEEP
+        if self.ahead is not None:
+            self.ahead(self.batch)
+            self._limit = min(self._limit, int(self._state[fastpath.OUT]) + _CHUNK)
+        return self._limit > before and int(self._state[fastpath.OUT]) + fastpath.LINE_ROOM > before
 
     @property
     def batch(self) -> memoryview:
@@ -131,11 +147,12 @@ class Pipeline:
                 t.tables,
                 t.flags,
                 self._second,
-                self._out[: OUT_BYTES - _KEEP],
+                self._out[: self._limit],
             )
             if reason == fastpath.FULL:
-                return False
-            if reason in (fastpath.DEFINITION, fastpath.SLOW):
+                if not self._stretch():
+                    return False
+            elif reason in (fastpath.DEFINITION, fastpath.SLOW):
                 try:
                     self._definition() if reason == fastpath.DEFINITION else self._slow()
                 except DecodeError:

@@ -6,6 +6,7 @@ It never writes, and never stops at bad input: a damaged file or line is reporte
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -15,14 +16,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from monitor.frames import Unreadable, View, view
 from monitor.logfiles import (
     BLOCK_BYTES,
     LIVE_NAME,
+    LIVE_NAMES,
     LogFile,
     Problem,
     ReaderError,
     Stream,
-    Unreadable,
     describe,
     files,
     line_identity,
@@ -43,6 +45,7 @@ _POLL_S = 0.05
 _RECENT_BLOCKS = 4
 _OPEN_ATTEMPTS = 100
 _HEAD_BYTES = 512
+_GROWTH_S = 1.0
 
 
 class Line(NamedTuple):
@@ -127,10 +130,10 @@ class _Recent:
     empties the file. The size alone shows neither when the file has grown past the old place meanwhile.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, there: View) -> None:
+        self._view = there
         self._blocks: collections.deque[tuple[int, bytes]] = collections.deque(maxlen=_RECENT_BLOCKS)
-        self._head = os.pread(fd, _HEAD_BYTES, 0)
+        self._head = there.pread(_HEAD_BYTES, 0)
 
     def add(self, start: int, data: bytes) -> None:
         """Remember whole lines that were delivered."""
@@ -138,13 +141,13 @@ class _Recent:
 
     def resume(self, at: int) -> int | None:
         """Where to read on: `at`; less, where the file's end was taken back; None if the file was replaced."""
-        head = os.pread(self._fd, _HEAD_BYTES, 0)
+        head = self._view.pread(_HEAD_BYTES, 0)
         if self._blocks:
             start, data = self._blocks[-1]
             last = data.rfind(b"\n", 0, -1) + 1
-            unchanged = os.pread(self._fd, len(data) - last, start + last) == data[last:]
+            unchanged = self._view.pread(len(data) - last, start + last) == data[last:]
         else:
-            unchanged = os.fstat(self._fd).st_size >= at
+            unchanged = self._view.size() >= at
         if unchanged:
             self._head = head
             return at
@@ -155,7 +158,7 @@ class _Recent:
         self._blocks.clear()
         for start, data in blocks:
             at = start
-            now = os.pread(self._fd, len(data), start)
+            now = self._view.pread(len(data), start)
             kept = data.rfind(b"\n", 0, _common_prefix(now, data)) + 1
             if kept:
                 self._blocks.append((start, data[:kept]))
@@ -164,10 +167,21 @@ class _Recent:
                 break
         if self._blocks:
             return at
-        if self._head and os.pread(self._fd, len(self._head), 0) == self._head:
-            size = os.fstat(self._fd).st_size
+        if self._head and self._view.pread(len(self._head), 0) == self._head:
+            size = self._view.size()
             return min(at, size) if blocks else size
         return None
+
+
+def _torn_bytes(fd: int, there: View) -> int:
+    """What stands behind the last whole frame, once it is sure that nobody is just writing it. Raises OSError."""
+    deadline = time.monotonic() + _GROWTH_S
+    size = os.fstat(fd).st_size
+    while size > there.whole_end() and time.monotonic() < deadline:
+        time.sleep(0.02)
+        if os.fstat(fd).st_size != size:
+            return 0
+    return max(0, size - there.whole_end())
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
@@ -254,8 +268,9 @@ class _Reader:
         at, carry, skipping = offset, b"", False
         try:
             fd, file = self._open(file)
-            end = os.fstat(fd).st_size if not file.compression else 1 << 62
-            with Stream(fd, file.compression) as stream:
+            there = view(fd, file.framed)
+            end = there.size() if not file.compression else 1 << 62
+            with Stream(fd, file.compression, file.framed) as stream:
                 stream.skip(offset)
                 while block := stream.read(min(BLOCK_BYTES, max(0, end - at - len(carry)))):
                     if skipping:
@@ -273,6 +288,8 @@ class _Reader:
                         self._tell_too_long(file, at)
                         at += len(carry)
                         carry, skipping = b"", True
+                if file.framed and (torn := _torn_bytes(fd, there)):
+                    self._tell(file, at, f"{torn} bytes of a frame that is torn")
         except Unreadable as error:
             self._tell(file, at, str(error))
         if carry:
@@ -306,8 +323,11 @@ class _Reader:
         for other in self._behind(file):
             if other.started or other.unreadable:
                 return other
-        live = look(self._directory / LIVE_NAME)
-        return live if live is not None and live.started and not same_file(live, file) else None
+        for name in LIVE_NAMES:
+            live = look(self._directory / name)
+            if live is not None and live.started and not same_file(live, file):
+                return live
+        return None
 
     def _await_next(self, file: LogFile) -> tuple[LogFile, int] | None:
         while True:
@@ -320,7 +340,7 @@ class _Reader:
             time.sleep(_POLL_S)
 
     def _tail(self, file: LogFile, at: int) -> Generator[Line, None, tuple[LogFile, int] | None]:
-        """Follow one uncompressed file; returns where to go on, or None once stopped."""
+        """Follow one file that is not compressed by others; returns where to go on, or None once stopped."""
         try:
             fd, file = self._open(file)
         except Unreadable as error:
@@ -328,6 +348,9 @@ class _Reader:
             return self._await_next(file)
         try:
             return (yield from self._tail_open(fd, file, at))
+        except Unreadable as error:
+            self._tell(file, at, str(error))
+            return self._await_next(file)
         except OSError as error:
             self._tell(file, at, f"cannot be read: {error.strerror}")
             return self._await_next(file)
@@ -335,18 +358,19 @@ class _Reader:
             os.close(fd)
 
     def _tail_open(self, fd: int, file: LogFile, at: int) -> Generator[Line, None, tuple[LogFile, int] | None]:
-        recent, size, skipping = _Recent(fd), BLOCK_BYTES, False
+        there = view(fd, file.framed)
+        recent, size, skipping = _Recent(there), BLOCK_BYTES, False
         successor: LogFile | None = None
         while True:
             stopping = self._stop()  # asked before reading: what had been written by then is still delivered
-            data = os.pread(fd, size, at)
+            data = there.pread(size, at)
             back = recent.resume(at)
             if back is None:
                 copy = self._copy(file, at)
                 if copy is not None:
                     return copy, at
                 self._tell(file, at, "was truncated by another program: lines may be missing here", fatal=False)
-                recent, at, skipping = _Recent(fd), 0, False
+                recent, at, skipping = _Recent(there), 0, False
                 file = replace(file, started=False, file_id=None, first=None, last=None)
                 continue
             if back != at:
@@ -384,10 +408,11 @@ class _Reader:
                     time.sleep(_POLL_S)
 
     def _is_live(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.stat(self._directory / LIVE_NAME, follow_symlinks=False), os.fstat(fd))
-        except FileNotFoundError:
-            return False
+        for name in LIVE_NAMES:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(self._directory / name, follow_symlinks=False), os.fstat(fd)):
+                    return True
+        return False
 
     def _copy(self, file: LogFile, at: int) -> LogFile | None:
         """The copy that copytruncate made of a file, if it has what was not read yet."""

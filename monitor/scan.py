@@ -10,17 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitor.logfiles import (
-    BLOCK_BYTES,
-    LogFile,
-    Problem,
-    ReaderError,
-    Stream,
-    Unreadable,
-    files,
-    open_regular,
-    same_file,
-)
+from monitor.frames import Unreadable, view
+from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, ReaderError, Stream, files, open_regular, same_file
 from monitor.reader import MAX_LINE_BYTES
 
 Needles = tuple[bytes, ...]
@@ -43,9 +34,9 @@ class Scan:
         """Blocks of whole lines, to the file's present end; a torn last line is left out. Never raises."""
         carry, skipping = b"", False
         try:
-            descriptor, compression = _open(self.file)
-            left = os.fstat(descriptor).st_size - self.offset if not compression else 1 << 62
-            with Stream(descriptor, compression) as stream:
+            descriptor, file = _open(self.file)
+            left = view(descriptor, file.framed).size() - self.offset if not file.compression else 1 << 62
+            with Stream(descriptor, file.compression, file.framed) as stream:
                 stream.skip(self.offset)
                 while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
                     left -= len(block)
@@ -122,8 +113,8 @@ def _several(needles: Needles) -> Callable[[bytes], Iterator[bytes]]:
     return find
 
 
-def _open(file: LogFile) -> tuple[int, str]:
-    """A descriptor of a listed file, under whatever name it has now, and its compression. Raises Unreadable."""
+def _open(file: LogFile) -> tuple[int, LogFile]:
+    """A descriptor of a listed file, and the file as it is now under whatever name it has. Raises Unreadable."""
     if file.unreadable:
         raise Unreadable(file.unreadable)
     candidate: LogFile | None = file
@@ -137,7 +128,7 @@ def _open(file: LogFile) -> tuple[int, str]:
                 raise
         else:
             if (status.st_dev, status.st_ino) == (candidate.device, candidate.inode):
-                return descriptor, candidate.compression
+                return descriptor, candidate
             os.close(descriptor)
         candidate = next((other for other in _listed(file.path.parent) if same_file(other, file)), None)
     raise Unreadable("is gone")

@@ -19,7 +19,8 @@ from monitor import events, reader
 from monitor.clock import rfc3339
 from monitor.compact import part
 from monitor.config_file import nearest
-from monitor.logfiles import LogFile, Problem, files, line_identity, tail_offset
+from monitor.frames import Unreadable, view
+from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, files, line_identity, tail_offset
 from monitor.scan import Needles, Scan
 
 FAMILIES = tuple(dict.fromkeys(name.split("_", 1)[0] for name in events.EVENT))
@@ -204,9 +205,9 @@ def last_time(file: LogFile) -> str:
         return ""
     try:
         with file.path.open("rb") as opened:
-            opened.seek(tail_offset(file, 1))
-            identity = line_identity(opened.readline())
-    except OSError:
+            last = view(opened.fileno(), file.framed).pread(BLOCK_BYTES, tail_offset(file, 1))
+        identity = line_identity(last.partition(b"\n")[0])
+    except (OSError, Unreadable):
         return ""
     return identity[3] if identity else ""
 
@@ -266,7 +267,7 @@ class Search:
             return 0
         try:
             return tail_offset(file, count)
-        except OSError:
+        except (OSError, Unreadable):
             return 0  # the scan meets the same error and tells it
 
     def follow(self, place: tuple[LogFile, int] | None, stop: Callable[[], bool] | None = None) -> Iterator[Found]:

@@ -100,6 +100,7 @@ class Startup:
             sync_interval_ms=self.config.commit_interval_ms,
             rotate_bytes=self.config.rotate_bytes,
             rotate_keep=self.config.rotate_keep,
+            zstd_level=self.config.log_compression_level if self.config.log_compression == "zstd" else None,
             group=self.delivery.user.gid if self.delivery is not None else None,
         )
         self.retention = Retention(self.config.events_dir, lambda: delivery.place(self.config.output_dir))
@@ -205,6 +206,7 @@ class Startup:
         self.users = UserNames()
         origin = self._origin()
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
+        self.pipeline.ahead = self.log.ahead
         self.ledger = Ledger(
             self.capture.accounts,
             state.cpus,

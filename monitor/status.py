@@ -230,10 +230,10 @@ def _bytes_since(directory: Path, moment: str) -> int | None:
     try:
         for file in reversed(files(directory)):
             if file.timestamp >= moment:
-                if file.compression:
+                if file.compression or file.framed:
                     return None
                 total += file.size
-            elif file.compression:
+            elif file.compression or file.framed:
                 break  # rotated before: how much of it is from today is not worth decompressing it
             else:
                 total += file.size - _first_from(file, moment)
@@ -300,7 +300,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
             return
         if status.stale:
             yield "status", f"STALE: written {duration(status.age_s)} ago, should be each second"
-    yield "log", f"{last.get('events_dir')}/{LIVE_NAME}{_size(last.get('events_dir'))}"
+    yield "log", f"{last.get('events_dir')}/{last.get('log', LIVE_NAME)}{_size(last.get('events_dir'))}"
     yield "profile", f"{last.get('profile')}, epoch {last.get('epoch')}"
     off = member(last, "off")
     if off:

@@ -546,7 +546,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "commit_bytes": 8388608,
         "commit_interval_ms": 1000,
         "rotate_bytes": 0,
-        "rotate_keep": 8,
+        "rotate_keep": 8, "log_compression": "none", "log_compression_level": 1,
         "log_min_free": 5,
         "keep_capture": False,
         "ship_user": "",

@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("procfs", "enrich", "names", "naming", "proctable"),  # who did it
         *("redact", "redact_rules", "hashing", "quiet", "exclusions"),  # what is masked and added before
         *(
-            "log",
+            "log", "logdir", "frames",
             "logfiles", "scan", "retention",
             "durable",
             "ledger",

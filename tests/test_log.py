@@ -22,6 +22,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from monitor import frames
 from monitor.durable import DURABLE_BYTES, Durable, decode_durable, encode_durable, read_durable
 from monitor.log import Log, LogError, Position
 
@@ -531,10 +532,10 @@ def test_recover_touches_nothing_when_the_file_is_gone_or_changed(tmp_path: Path
     assert live.read_bytes() == document(1)
 
 
-def _append_until_killed(directory: Path, shared: mmap.mmap, seed: int) -> None:
+def _append_until_killed(directory: Path, shared: mmap.mmap, seed: int, level: int | None) -> None:
     """The child: announces each batch (two slots, the generation last) and writes it, for ever."""
     chance = random.Random(seed)
-    log = new_log(directory, rotate_bytes=3 << 20, rotate_keep=1000)
+    log = new_log(directory, rotate_bytes=300_000 if level else 3 << 20, rotate_keep=1000, zstd_level=level)
     log.open()
     batch = max(ANNOUNCED.unpack_from(shared, 0)[0], ANNOUNCED.unpack_from(shared, ANNOUNCED.size)[0])
     while True:
@@ -543,7 +544,7 @@ def _append_until_killed(directory: Path, shared: mmap.mmap, seed: int) -> None:
         data = b"".join(b'{"batch":%d,"line":%d,"of":%d}\n' % (batch, n, count) for n in range(count))
         at = log.position()
         slot = (batch % 2) * ANNOUNCED.size
-        ANNOUNCED.pack_into(shared, slot, 0, at.device, at.inode, at.offset, len(data))
+        ANNOUNCED.pack_into(shared, slot, 0, at.device, at.inode, at.offset, log.length(memoryview(data)))
         struct.pack_into("=Q", shared, slot, batch)
         log.append(data, batch)
         log.poll()
@@ -553,7 +554,8 @@ def _announced_after(shared: mmap.mmap, batch: int) -> bool:
     return any(ANNOUNCED.unpack_from(shared, slot)[0] > batch for slot in (0, ANNOUNCED.size))
 
 
-def test_fifty_kills_leave_whole_batches_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", [None, 1], ids=["plain", "zstd"])
+def test_fifty_kills_leave_whole_batches_only(tmp_path: Path, level: int | None) -> None:
     directory = tmp_path / "events"
     shared = mmap.mmap(-1, 2 * ANNOUNCED.size)
     chance = random.Random(20261122)
@@ -563,7 +565,7 @@ def test_fifty_kills_leave_whole_batches_only(tmp_path: Path) -> None:
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):  # the child must not return into pytest
-                _append_until_killed(directory, shared, number)
+                _append_until_killed(directory, shared, number, level)
             os._exit(1)
         before = max(expected, default=0)
         wait_for(functools.partial(_announced_after, shared, before), "the child announced a batch")
@@ -571,7 +573,7 @@ def test_fifty_kills_leave_whole_batches_only(tmp_path: Path) -> None:
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         batch, device, inode, offset, length = max(ANNOUNCED.unpack_from(shared, s) for s in (0, ANNOUNCED.size))
-        whole = new_log(directory).recover(Position(device, inode, offset), length)
+        whole = new_log(directory, zstd_level=level).recover(Position(device, inode, offset), length)
         verdicts.append(whole)
         expected.extend(range(before + 1, batch + 1 if whole else batch))
         if not whole:  # its number is given back, as the collector does
@@ -580,7 +582,10 @@ def test_fifty_kills_leave_whole_batches_only(tmp_path: Path) -> None:
             ANNOUNCED.pack_into(shared, ((batch - 1) % 2) * ANNOUNCED.size, *last)
     found: list[tuple[int, int, int]] = []
     for path in directory.glob("events.jsonl*"):
-        content = path.read_bytes()
+        with path.open("rb") as opened:
+            there = frames.view(opened.fileno(), level is not None)
+            assert there.whole_end() == path.stat().st_size
+            content = there.pread(there.size(), 0)
         assert content == b"" or content.endswith(b"\n")
         found.extend((d["batch"], d["line"], d["of"]) for d in map(orjson.loads, content.splitlines()))
     found.sort()

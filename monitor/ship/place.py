@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.logfiles import BLOCK_BYTES, LogFile, ReaderError, Stream, Unreadable, files, line_identity, open_regular
+from monitor.frames import Unreadable, view
+from monitor.logfiles import BLOCK_BYTES, LogFile, ReaderError, Stream, files, line_identity, open_regular
 from monitor.ship.batches import Position
 from monitor.ship.tail import Blocked
 
@@ -70,7 +71,7 @@ def _without(listed: list[LogFile], done: Position, end: Position | None) -> Fou
 
 
 def _is_behind(file: LogFile, offset: int, wanted: bytes) -> bool:
-    """Whether the line before `offset` is the wanted one (uncompressed files only: elsewhere it must be searched)."""
+    """Whether the line before `offset` is the wanted one (not where others compressed: there it must be searched)."""
     if file.compression or offset > file.size or offset <= 0:
         return False
     try:
@@ -79,7 +80,9 @@ def _is_behind(file: LogFile, offset: int, wanted: bytes) -> bool:
         return False
     try:
         start = max(0, offset - _HINT_BYTES)
-        data = os.pread(descriptor, offset - start, start)
+        data = view(descriptor, file.framed).pread(offset - start, start)
+    except Unreadable:
+        return False
     finally:
         os.close(descriptor)
     return data.endswith(b"\n") and wanted in data[data.rfind(b"\n", 0, -1) + 1 :]
@@ -99,7 +102,7 @@ def _blocks(file: LogFile) -> Iterator[tuple[int, bytes]]:
     try:
         descriptor, _ = open_regular(file.path)
         at, carry = 0, b""
-        with Stream(descriptor, file.compression) as stream:
+        with Stream(descriptor, file.compression, file.framed) as stream:
             while data := stream.read(BLOCK_BYTES):
                 data = carry + data
                 cut = data.rfind(b"\n") + 1

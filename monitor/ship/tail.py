@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.durable import Durable, read_durable
-from monitor.logfiles import (
-    BLOCK_BYTES,
-    LogFile,
-    ReaderError,
-    Stream,
-    Unreadable,
-    describe,
-    files,
-    open_regular,
-    ordered,
-)
+from monitor.frames import Lines, Unreadable, View, view
+from monitor.logfiles import BLOCK_BYTES, LogFile, ReaderError, Stream, describe, files, open_regular, ordered
 
 MAX_LINE_BYTES = 16 << 20
 _HEAD_BYTES = 512
@@ -62,6 +53,7 @@ class Tail:
         self._listed: list[LogFile] = []
         self._listed_at = 0.0
         self._fd = -1
+        self._view: View = Lines(-1)
         self._stream: Stream | None = None
         self._head = self._carry = b""
         self._at = offset
@@ -155,8 +147,8 @@ class Tail:
     def _take(self, file: LogFile, fd: int) -> None:
         self._file, self._next_file, self._ended = file, None, False
         if not file.compression:
-            self._fd = fd
-            self._head = os.pread(fd, _HEAD_BYTES, 0)
+            self._fd, self._view = fd, view(fd, file.framed)
+            self._head = self._beginning(_HEAD_BYTES)
             return
         try:
             self._stream = Stream(fd, file.compression)
@@ -201,7 +193,11 @@ class Tail:
         if file is None:
             return None
         while True:
-            data = os.pread(self._fd, max(0, min(size, limit - self._at)), self._at)
+            try:
+                data = self._view.pread(max(0, min(size, limit - self._at)), self._at)
+            except Unreadable as error:
+                self._ended = True
+                return Damage(file, self._at, str(error))
             if not self._same_content():  # truncated by another program (copytruncate): the copy has it, or it is gone
                 return self._moved(file)
             cut = data.rfind(b"\n") + 1
@@ -222,7 +218,13 @@ class Tail:
             return None
 
     def _same_content(self) -> bool:
-        return os.pread(self._fd, len(self._head), 0) == self._head
+        return self._beginning(len(self._head)) == self._head
+
+    def _beginning(self, size: int) -> bytes:
+        try:
+            return self._view.pread(size, 0)
+        except Unreadable:  # reading on meets it
+            return b""
 
     def _moved(self, file: LogFile) -> Block | Damage | None:
         copy = next((other for other in self._list() if other.file_id and other.file_id == file.file_id), None)
@@ -249,11 +251,11 @@ class Tail:
         if (
             point is None
         ):  # a directory that no monitor has synced: what nobody writes any more is as durable as it gets
-            return (status.st_size if time.time() - status.st_mtime > _QUIET_S else 0), not file.live
+            return (self._view.size() if time.time() - status.st_mtime > _QUIET_S else 0), not file.live
         if point.file_id is not None and point.file_id == file.file_id:
             return point.offset, False
         before = self._is_before(file, point)
-        return (status.st_size, True) if before else (0, False)
+        return (self._view.size(), True) if before else (0, False)
 
     def _is_before(self, file: LogFile, point: Durable) -> bool:
         order = self._order()

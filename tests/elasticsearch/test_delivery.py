@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from monitor import events, logfiles
-from monitor.logfiles import Unreadable, open_regular
+from monitor.frames import Unreadable
+from monitor.logfiles import open_regular
 from monitor.ship import tail
 from monitor.ship.removed import records
 from tests.elasticsearch.fake import Fake

@@ -54,8 +54,8 @@ def _kill_often(monitor: MonitorRun, kills: int, seed: int) -> list[float]:
     return starts
 
 
-def _survives(monitor: MonitorRun, program: Path, directory: Path, kills: int) -> None:
-    monitor.settings |= {"ring_bytes": 32 << 20, "control_ring_bytes": 32 << 20}
+def _survives(monitor: MonitorRun, program: Path, directory: Path, kills: int, compression: str) -> None:
+    monitor.settings |= {"ring_bytes": 32 << 20, "control_ring_bytes": 32 << 20, "log_compression": compression}
     monitor.start()
     acts = Acts(program, directory / "acts", "mixed", rate=RATE)
     try:
@@ -77,10 +77,11 @@ def _survives(monitor: MonitorRun, program: Path, directory: Path, kills: int) -
     print(f"{count} acts, {kills} kills, {len(found.epochs)} epochs, {found.lines} lines; starts: {took}")
 
 
+@pytest.mark.parametrize(("compression", "kills"), [("none", KILLS - KILLS // 3), ("zstd", KILLS // 3)])
 def test_killed_at_random_moments_every_act_is_in_the_log_once_under_its_own_names(
-    monitor: MonitorRun, program: Path, tmp_path: Path
+    monitor: MonitorRun, program: Path, tmp_path: Path, compression: str, kills: int
 ) -> None:
-    _survives(monitor, program, tmp_path, KILLS)
+    _survives(monitor, program, tmp_path, kills, compression)
 
 
 def test_a_regular_stop_under_load_drains_detaches_and_leaves_nothing_behind(
