@@ -298,10 +298,9 @@ class Pipeline:
     def _control(self, record: Record) -> None:
         if not self.order.arrived(record.values["cpu"], record.values["seq"], record.values["ts"]):
             return
-        if record.kind.name == "process_exit":  # the kernel may have given up the program's file by now
-            known = self.processes.ended((record.values["tgid"], record.values["start"]))
-            if known is not None and known.executable:
-                record.blobs.setdefault("executable", known.executable)
+        self.processes.executed(record)
+        if record.kind.name == "process_exit":
+            self.processes.ended((record.values["tgid"], record.values["start"]))
         try:
             found, task, extra = describe.control(record, self.tasks)
         except DecodeError:
@@ -400,11 +399,12 @@ class Pipeline:
 
     def _define_task(self, cpu: int, values: dict[str, Any], tail: bytes) -> None:
         facts = decode.task_facts(values)
-        executable = None
-        if facts["exe_key"]:
-            program = self.mirror.file(cpu, decode.signed(facts["exe_key"]))
-            if program is not None and "file" in program.sections:
-                executable = names.original(program.sections["file"].get("path", ""), program.raw.get("file_path"))
+        program = self.processes.program((facts["tgid"], facts["start"]), facts["exec_id"])
+        executable = describe.executable(program or None)
+        if not executable and facts["exe_key"]:
+            file = self.mirror.file(cpu, decode.signed(facts["exe_key"]))
+            if file is not None and "file" in file.sections:
+                executable = names.original(file.sections["file"].get("path", ""), file.raw.get("file_path"))
         raw: dict[str, str] = {}
         sections = self.tasks.parts(facts, executable, tail[: values["cgroup_bytes"]], raw, full=False)
         self.mirror.put_task(cpu, facts["tid"], sections, raw)

@@ -43,6 +43,8 @@ class Known:
     executable: bytes = b""
     container: bytes | None = None
     entry: Entry | None = None
+    exec_id: int = -1
+    """of the exec that `executable` is of"""
 
     @property
     def name(self) -> str:
@@ -89,18 +91,33 @@ class ProcessTable:
             known = self._living[key] = self._inherited(record)
             self._starts[key[0]] = key[1]
             self._bound()
-        known.executable = record.blobs.get("executable", known.executable)
+        if record.kind.name == "process_exec" or known.exec_id != record.values["exec_id"] or not known.executable:
+            known.executable = record.blobs.get("executable", b"")
+            known.exec_id = record.values["exec_id"]
         if "cgroup" in record.blobs:
             known.container = container_id(naming.cgroup_path(record.blobs["cgroup"]))
         if "context" in record.blobs and record.kind.name != "process_fork":
             known.entry = self._came_in(record, known, user) or known.entry
         return known
 
+    def executed(self, record: Record) -> None:
+        """Puts the program that was executed into the record: a process can exchange its file (prctl PR_SET_MM)."""
+        values = record.values
+        known = self.get((values["tgid"], values["start"])) or self._inherited(record)
+        if record.kind.name != "process_exec" and known.exec_id == values["exec_id"] and known.executable:
+            record.blobs["executable"] = known.executable
+
+    def program(self, key: Key, exec_id: int) -> bytes:
+        """The names of the program that a process runs since this exec, leaf first; b"" if that is not known."""
+        known = self.get(key)
+        return known.executable if known is not None and known.exec_id == exec_id else b""
+
     def _inherited(self, record: Record) -> Known:
-        for key in ancestors(record):
+        for distance, key in enumerate(ancestors(record)):
             above = self.get(key)
             if above is not None:
-                return Known(above.executable, above.container, above.entry)
+                executable, exec_id = (b"", -1) if distance else (above.executable, above.exec_id)
+                return Known(executable, above.container, above.entry, exec_id)
         return Known()
 
     def _bound(self) -> None:

@@ -134,8 +134,19 @@ def test_an_exit_keeps_the_program_that_the_kernel_has_given_up() -> None:
     bench = Bench()
     bench.kernel.control(0, "process_exec", {"executable": spelled(b"/bin/new")})
     bench.kernel.control(0, "process_exit")
-    bench.kernel.control(0, "process_exit")  # another of the same pid, or the table's end: nothing is known any more
+    bench.kernel.control(0, "process_exit", exec_id=9)  # of a program whose exec was lost: not the one before
     assert [one["process"].get("executable") for one in bench.documents()] == ["/bin/new", "/bin/new", None]
+
+
+def test_a_program_s_file_that_was_exchanged_changes_nothing_until_the_next_exec() -> None:
+    bench = Bench()
+    bench.kernel.control(0, "process_exec", {"executable": spelled(b"/bin/new")}, exec_id=3)
+    bench.kernel.control(0, "file_mkdir", {"executable": spelled(b"/bin/ls"), "name": b"/d"}, exec_id=3)
+    bench.kernel.file(0, 2, b"/bin/ls")
+    bench.kernel.task(0, facts(exe_key=2, exec_id=3))
+    bench.kernel.bulk(0, "file_read", fd=3, kf=events.UNNAMED)
+    bench.kernel.control(0, "process_exec", {"executable": spelled(b"/bin/ls")}, exec_id=4)
+    assert [one["process"]["executable"] for one in bench.documents()] == ["/bin/new"] * 3 + ["/bin/ls"]
 
 
 def test_an_exit_ends_what_the_kernel_did_not_sweep() -> None:
