@@ -7,6 +7,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest --durations=10
 # More words for pytest, e.g. make test ARGS='-k exec'
 ARGS ?=
+DEBIAN ?= bookworm trixie
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-system test-kernels check bench deb install uninstall release gen lock clean
@@ -31,9 +32,11 @@ test: ## install what the tests need and run all of them (needs root)
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \
 	  $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }
 
-test-system: ## install the package in a container with a real systemd and test the service there (make test has them too)
+test-system: ## install the package in containers with a real systemd and test the service there, on Debian 12 (make test has that too) and on Debian 13 (DEBIAN=trixie: only there)
 	@scripts/setup.sh test
-	EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) tests/service $(ARGS)
+	@failed=; for release in $(DEBIAN); do \
+	  EBPF_MONITOR_DEBIAN=$$release EBPF_MONITOR_KERNEL_TESTS=1 $(PYTEST) tests/service $(ARGS) || failed=1; \
+	done; [ -z "$$failed" ]
 
 test-kernels: ## boot Debian's kernels (6.1 to the newest; 5.10 must be refused) in qemu and run the real-kernel tests there; slow (LINES='6.1 6.12': only these)
 	@scripts/setup.sh kernels

@@ -374,11 +374,10 @@ class Monitor(Steered):
             return
         seen = Progress(
             cut=int(self.order.state[CUT]),
-            taken=self.pipeline.counts.received + self.pipeline.counts.made,
+            received=self.pipeline.counts.received,
             idle=self.whole,
             logged=self.pipeline.sequence - 1,
             durable=self.log.durable_sequence,
-            received=self.pipeline.counts.received,
             told=bool(self.log_problem) or self.log.sync_failing,
         )
         self.service.turn(now, seen, self._status_line(seen))

@@ -48,21 +48,19 @@ class Notifier:
 
 @dataclass
 class Progress:
-    """How far the parts are. `cut`, `taken` and `durable` grow while they work; `told` is true while a failing log is
+    """How far the parts are. `cut`, `received` and `durable` grow while they work; `told` is true while a failing log is
     being reported: a full disk is a state that a restart does not mend."""
 
     cut: int
     """boot time in ns up to which the rings were looked at: the reader"""
-    taken: int
-    """records encoded"""
+    received: int
+    """events that came from the kernel in this run, and are encoded; what the monitor itself makes proves nothing"""
     idle: bool
     """everything that was seen is encoded"""
     logged: int
     """last event.sequence that was appended"""
     durable: int
     """last event.sequence on the disk: the writer"""
-    received: int = 0
-    """events that came from the kernel in this run, and are logged"""
     told: bool = False
 
 
@@ -72,7 +70,7 @@ class Watchdog:
 
     patience_s: float
     _cut: int = -1
-    _taken: int = -1
+    _received: int = -1
     _owed: int = 0
     _since: float = field(default_factory=time.monotonic)
 
@@ -82,11 +80,11 @@ class Watchdog:
         With a log that cannot be written all wait for it, as they should.
         """
         reader = seen.cut > self._cut
-        encoder = seen.idle or seen.taken > self._taken
+        encoder = seen.idle or seen.received > self._received
         if seen.durable >= self._owed or seen.told:
             self._owed, self._since = seen.logged, now
         writer = now - self._since <= self.patience_s
-        self._cut, self._taken = seen.cut, seen.taken
+        self._cut, self._received = seen.cut, seen.received
         if seen.told:
             return ""
         return "" if reader and encoder and writer else "reader" if not reader else "writer" if encoder else "encoder"

@@ -15,6 +15,8 @@ from typing import Any
 
 TARGETS = {"x86_64": "x86-64-v2"}
 os.environ["EBPF_MONITOR_JIT"] = "1"  # numba's functions, whatever lies there
+# numba.pycc tries a C++ compiler too and never uses it: a machine with gcc alone must do.
+os.environ["CXX"] = "cc -x c"
 
 
 def passed() -> list[Any]:

@@ -6,7 +6,8 @@ set -eu
 cd -P "$(dirname "$0")/.."
 umask 022
 out=$(realpath -m "${1-build/deb}")
-version=${EBPF_MONITOR_VERSION-$(.venv/bin/python -c 'import monitor; print(monitor.__version__)')}
+# The release in the version: each has a package of its own, and that of a newer release is the newer one.
+version=${EBPF_MONITOR_VERSION-$(.venv/bin/python -c 'import monitor; print(monitor.__version__)')+$(. /etc/os-release; echo "$ID${VERSION_ID-}")}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # One time for everything in it: the last commit's, so that the same source gives the same package.

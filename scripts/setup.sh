@@ -12,7 +12,7 @@
 # shell script because a bare machine may have no Python yet. The package index is the machine's own (pip's configuration).
 set -eu
 
-RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev"
+RUN_PACKAGES="python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev libpython3-dev"
 BUILD_PACKAGES="make debhelper"
 TEST_PACKAGES="$BUILD_PACKAGES groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
 KERNEL_PACKAGES="$TEST_PACKAGES qemu-system-x86 debootstrap e2fsprogs"

@@ -13,7 +13,7 @@ import pytest
 from monitor import notify
 from monitor.notify import Notifier, Progress, Service, Watchdog
 
-FINE = Progress(cut=1, taken=1, idle=False, logged=10, durable=10, received=1)
+FINE = Progress(cut=1, received=1, idle=False, logged=10, durable=10)
 
 
 class Manager:
@@ -107,16 +107,16 @@ def test_the_watchdog_is_not_fed_and_the_status_says_which_part_hangs(manager: M
     service = Service(manager.notifier(WATCHDOG_USEC="8000000"), 1)
     service.turn(0.0, FINE, "s")
     manager.heard()
-    service.turn(6.0, replace(FINE, taken=2), "s")
+    service.turn(6.0, replace(FINE, received=2), "s")
     assert manager.heard() == ["STATUS=The reader hangs. s\n"]
 
 
 @pytest.mark.parametrize(
     ("part", "later"),
     [
-        ("reader", lambda seen, _: replace(seen, taken=2)),
+        ("reader", lambda seen, _: replace(seen, received=2)),
         ("encoder", lambda seen, turn: replace(seen, cut=1 + turn)),
-        ("writer", lambda seen, turn: replace(seen, cut=1 + turn, taken=1 + turn, logged=10 + turn)),
+        ("writer", lambda seen, turn: replace(seen, cut=1 + turn, received=1 + turn, logged=10 + turn)),
     ],
 )
 def test_each_part_that_stands_still_is_named(part: str, later: Callable[[Progress, int], Progress]) -> None:
@@ -138,7 +138,7 @@ def test_a_calm_host_and_a_full_disk_are_no_hanging() -> None:
 def test_under_load_the_writer_may_stay_behind_but_must_advance() -> None:
     watchdog = Watchdog(patience_s=5)
     for turn in range(50):
-        seen = replace(FINE, cut=1 + turn, taken=1 + turn, logged=1000 * turn + 500, durable=1000 * turn)
+        seen = replace(FINE, cut=1 + turn, received=1 + turn, logged=1000 * turn + 500, durable=1000 * turn)
         assert watchdog.hanging(2.0 * turn, seen) == ""
 
 

@@ -185,7 +185,7 @@ class Machine:
 
     def install(self, group: str) -> None:
         """Makes it look as if `setup.sh group` had been there: packages, commands, and the stamp of this very state."""
-        packages = "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev make debhelper groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
+        packages = "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev libpython3-dev make debhelper groff-base gnupg bpftrace logrotate maven default-jre-headless openssl"
         self.stub("dpkg-query", "echo '" + "".join(f"installed:{package} " for package in packages.split()) + "'")
         for name in ("python", "ebpf-monitor"):
             path = self.checkout / ".venv/bin" / name
@@ -222,7 +222,7 @@ def test_setup_without_network_tries_three_times_and_says_so(machine: Machine) -
     done = machine.setup()
     assert done.returncode == 1
     assert (
-        "apt-get could not install python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev. Is there a network"
+        "apt-get could not install python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev libpython3-dev. Is there a network"
         in done.stderr
     )
     assert "E: Temporary failure resolving the mirror" in done.stderr
@@ -249,6 +249,7 @@ def test_setup_installs_only_what_is_missing(machine: Machine) -> None:
         "python3-bpfcc",
         "libbpf1",
         "libc6-dev",
+        "libpython3-dev",
         "make",
         "debhelper",
         "groff-base",

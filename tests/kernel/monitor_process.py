@@ -268,7 +268,7 @@ class MonitorProcess:
     def stop(self) -> None:
         """SIGTERM; everything that was promised for the end."""
         self.process.send_signal(signal.SIGTERM)
-        ended = self.process.wait(30)
+        ended = self.process.wait(30 * PATIENCE)
         assert ended == 0, self.said()[-3000:]
         self.journal.poll()
         status = self.status()
@@ -276,7 +276,7 @@ class MonitorProcess:
         made = self.journal.made
         lost = [one["ebpf"]["loss"]["count"] for one in made if name_of(one) == "monitor_loss"]
         assert sum(lost) == sum(status["ledger"]["refused"].values())
-        assert status["ledger"]["in_flight"] == 0
+        assert status["ledger"]["in_flight"] == 0, status["ledger"]
         assert self.journal.sequence == status["sequence"], "the log has the lines that the ledger counts"
         assert (name_of(made[0]), name_of(made[-1])) == ("monitor_start", "monitor_stop")
         assert self.journal.complaints() == []

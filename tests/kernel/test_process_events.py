@@ -440,8 +440,8 @@ def test_no_event_of_2000_short_lived_processes_shows_the_program_before_the_exe
             or set(programs_seen[:at]) != {(str(before), "before")}
             or set(programs_seen[at:]) != {(str(after), "after")}
         ):
-            wrong.append((names, programs_seen))
-    assert not wrong, (len(wrong), wrong[0])
+            wrong.append((names, programs_seen, brief(monitor.journal.documents(pid))))
+    assert not wrong, (len(wrong), wrong[0], monitor.fresh_status()["ledger"])
 
 
 def test_calls_through_the_32_bit_entry_are_events_by_their_own_numbers(

@@ -23,7 +23,7 @@ from tests.kernels import guest, packages, page
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = (
     "test_true_names test_file_events test_file_acts test_process_events test_process_acts test_socket_events test_moves "
-    "test_identity test_paths test_exclusion test_io_uring"
+    "test_identity test_paths test_exclusion test_maps test_passing test_io_uring"
 )
 """What each event says and how it is named, served by one monitor (one_monitor.py)."""
 SECONDS = 3000.0

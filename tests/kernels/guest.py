@@ -23,7 +23,7 @@ from tests.kernels.packages import CACHE, Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "/opt/ebpf-monitor"
-_PACKAGES = "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev make iproute2 procps kmod git bpftrace logrotate ca-certificates"
+_PACKAGES = "python3 python3-venv python3-bpfcc libbpf1 gcc libc6-dev libpython3-dev make iproute2 procps kmod git bpftrace logrotate ca-certificates"
 # Emulated: a plain processor, so that what was compiled outside fits inside, and every deadline many times as long.
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",

@@ -1,7 +1,7 @@
-"""A Debian 12 with systemd as its first process, in systemd-nspawn on the host's kernel, made from the machine's own package sources.
+"""A Debian with systemd as its first process, in systemd-nspawn on the host's kernel, made from the machine's own package sources.
 
-Owns the cached tree, boot and power-off, and running commands inside; knows nothing of the monitor. The tree lies in
-~/.cache/ebpf-monitor-tests/system/debian (debootstrap, once). A machine is a throw-away layer over it.
+Owns the cached trees, boot and power-off, and running commands inside; knows nothing of the monitor. The trees lie in
+~/.cache/ebpf-monitor-tests/system (debootstrap, once). A machine is a throw-away layer over one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ebpf-monitor-tests" / "system"
-SUITE = "bookworm"
+TREES = {"bookworm": "debian", "trixie": "debian-13"}
+"""Debian's releases that the package is tried on, and their trees' names."""
+SUITE = os.environ.get("EBPF_MONITOR_DEBIAN", "bookworm")
+"""The release that the tests of this run install on."""
 TOOLS = ("debootstrap", "systemd-container", "libsystemd-shared")
 PACKAGES = (
     "systemd",
@@ -33,6 +36,8 @@ PACKAGES = (
     "logrotate",
 )
 """What makes it boot, and what the package depends on; nothing else."""
+BUILD_PACKAGES = ("python3-venv", "gcc", "libc6-dev", "libpython3-dev", "make", "debhelper")
+"""What `scripts/setup.sh package` would install."""
 # What the kernel side needs, as on a host: a container has none of it by default.
 CAPABILITIES = "CAP_BPF,CAP_PERFMON,CAP_SYS_ADMIN,CAP_SYS_RESOURCE,CAP_SYSLOG,CAP_NET_ADMIN"
 HIERARCHIES = ("cpu", "cpuacct", "memory")
@@ -93,14 +98,15 @@ def _mirror() -> str:
     return max(set(sites), key=sites.count)
 
 
-def tree() -> Path:
-    """The tree of a bare Debian with the packages that ours depends on."""
+def tree(suite: str = SUITE, *, builds: bool = False) -> Path:
+    """The tree of a bare Debian with the packages that ours depends on; `builds`: with those it is built with, too."""
     tools, environment = _tools()
-    with once("debian") as made:
+    more = BUILD_PACKAGES if builds else ()
+    with once(TREES[suite] + "-build" * builds) as made:
         if not made.exists():
             fresh = made.with_suffix(".new")
             shutil.rmtree(fresh, ignore_errors=True)
-            words = ("--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, fresh, _mirror())
+            words = ("--variant=minbase", f"--include={','.join((*PACKAGES, *more))}", suite, fresh, _mirror())
             # Thousands of syncs of single files prove nothing here.
             _run(tools / "usr/sbin/debootstrap", *words, env=environment | {"DPKG_FORCE": "unsafe-io"})
             shutil.rmtree(fresh / "var/cache/apt/archives", ignore_errors=True)
@@ -145,8 +151,9 @@ class Machine:
     lower: Path
     name: str
     binds: tuple[str, ...] = ()
-    unified: bool = False
-    """cgroup version 2 alone, as Debian has it; else as the host has it, with those controllers that it gives"""
+    unified: bool = SUITE != "bookworm"
+    """cgroup version 2 alone, as Debian has it (and Debian 13 knows no other); else as the host has it, with those controllers
+    that it gives"""
     directory: Path = field(init=False)
     leader: int = 0
     """the host's number of its first process"""

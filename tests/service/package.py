@@ -1,22 +1,28 @@
-"""The Debian package under test: built once for one state of the source, and copies of it with another version.
+"""The Debian package under test: built once for one state of the source and each release of Debian, and copies of it with another
+version.
 
 Owns the build and its cache beside the trees of machine.py; never installs it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import platform
 import re
+import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.service.machine import CACHE, once
+from tests.service.machine import CACHE, PATH, QUIET, SUITE, once, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("monitor", "bpf", "config", "docs", "packaging", "scripts", "systemd", "logrotate")
+HOST = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 FILES = ("setup.cfg", "pyproject.toml", "requirements.lock", "README.md", "CHANGELOG.md")
 
 
@@ -35,22 +41,62 @@ def state() -> str:
 
 
 @functools.cache  # one state for a whole run, whatever is edited meanwhile
-def built() -> Path:
-    """The package of this source."""
+def built(suite: str = SUITE) -> Path:
+    """The package of this source for a release of Debian, made on that release: its Python packages are for one Python."""
     with once("packages") as directory:
-        kept = directory / f"{state()}.deb"
+        kept = directory / f"{state()}-{suite}.deb"
         if not kept.exists():
             directory.mkdir(exist_ok=True)
-            for old in directory.glob("*.deb"):
+            for old in directory.glob(f"*-{suite}.deb"):
                 old.unlink()
             with tempfile.TemporaryDirectory(dir=CACHE) as out:
-                done = subprocess.run(
-                    [ROOT / "scripts/package.sh", out], cwd=ROOT, capture_output=True, text=True, check=False,
-                    env=os.environ | {"EBPF_MONITOR_VERSION": "1.0"},
-                )  # fmt: skip
-                assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-                next(Path(out).glob("*.deb")).rename(kept)
+                made = _build_here(Path(out)) if suite == HOST else _build_in(tree(suite, builds=True), Path(out))
+                made.rename(kept)
     return kept
+
+
+def _build_here(out: Path) -> Path:
+    _run([ROOT / "scripts/package.sh", out], os.environ | {"EBPF_MONITOR_VERSION": "1.0"})
+    return next(out.glob("*.deb"))
+
+
+def _build_in(lower: Path, scratch: Path) -> Path:
+    """Builds in a throw-away layer over the tree of another release, as `make deb` does there on a checkout."""
+    root = scratch / "root"
+    for name in ("upper", "work", "root"):
+        (scratch / name).mkdir()
+    layers = f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work"
+    with (
+        _mounted("-t", "overlay", "overlay", "-o", layers, target=root),
+        _mounted("--bind", "/proc", target=root / "proc"),
+    ):
+        for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
+            shutil.copy(f"/{name}", root / name)
+        source = root / "root/source"
+        source.mkdir()
+        for part in PARTS:
+            shutil.copytree(
+                ROOT / part, source / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "_fastpath.*")
+            )
+        for name in (*FILES, "Makefile"):
+            shutil.copy(ROOT / name, source / name)
+        environment = {"PATH": PATH, "HOME": "/root", "EBPF_MONITOR_VERSION": "1.0"} | QUIET
+        _run(["chroot", root, "make", "-C", "/root/source", "deb"], environment)
+        return Path(shutil.move(next((source / "build/deb").glob("*.deb")), scratch))
+
+
+@contextlib.contextmanager
+def _mounted(*words: str, target: Path) -> Iterator[None]:
+    subprocess.run(["mount", *words, target], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+def _run(command: list[str | Path], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def with_version(package: Path, version: str, target: Path, *, layout: str = "") -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitor import __version__
-from tests.service.package import built
+from tests.service.package import HOST, built
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,12 +45,12 @@ def keyring(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def test_a_release_is_summed_signed_and_listed(tmp_path: Path, keyring: dict[str, str]) -> None:
     dist = tmp_path / "dist"
-    environment = keyring | {"DIST": str(dist), "PACKAGE": str(built())}
+    environment = keyring | {"DIST": str(dist), "PACKAGE": str(built(HOST))}
     done = subprocess.run([ROOT / "scripts/release.sh"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     names = {path.name for path in dist.iterdir()}
     assert {
-        built().name,
+        built(HOST).name,
         f"ebpf_monitor-{__version__}-py3-none-any.whl",
         f"ebpf-monitor_{__version__}.cdx.json",
     } < names
