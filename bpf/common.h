@@ -2,7 +2,8 @@
  *
  * Compiled by BCC. OFF_* (member offsets), ID_* (type ids) and the sizes come from monitor/kernel/compile.py, which reads them
  * from the running kernel's BTF; struct layouts shared with Python come from generated/events.h.
- * All programs run with preemption off and do not nest, so that each CPU has one writer and needs no lock.
+ * All programs run with preemption off and do not nest, so that each CPU has one writer and needs no lock. Since Linux 7.0 the kernel
+ * leaves preemption on around them (PREEMPTED): they turn it off themselves, but for the moments of a tail call.
  */
 #define PHI 0x9E3779B97F4A7C15ull
 #define MIX(k, x) { (k) ^= (x); (k) *= PHI; (k) ^= (k) >> 32; }
@@ -34,6 +35,8 @@ static void (*task_release)(u64) = (void *)0x7fff0006;
 static int (*vma_new)(u64 *, u64, u64) = (void *)0x7fff0008;         /* ... HAVE_TASK_VMA */
 static u64 (*vma_next)(u64 *) = (void *)0x7fff0009;
 static void (*vma_destroy)(u64 *) = (void *)0x7fff000a;
+static void (*preempt_off)(void) = (void *)0x7fff000b;               /* ... PREEMPTED */
+static void (*preempt_on)(void) = (void *)0x7fff000c;
 static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it a kfunc call */
 
 /* K*: the same through any pointer. With bpf_rdonly_cast everything is a plain load; without it a helper reads. */
@@ -133,7 +136,10 @@ struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
   u64 head;               /* bytes ever written to this CPU's ring */
   u64 seq;                /* events ever numbered: submitted and refused */
   u64 busy;               /* 0; 1: a program is in flight; else its time stamp */
-  u64 folded, level, undefinable, control;
+  u64 folded, level;
+  u32 undefinable;
+  u32 owner;              /* PREEMPTED: the thread whose programs run */
+  u64 control;
   u32 swept;              /* descriptors that a sweep has done */
   u32 phase;              /* of a call with two descriptors: 1 its source, 2 its destination */
   u64 tail;               /* written by the reader, on a cache line of its own */
@@ -141,7 +147,7 @@ struct account {          /* one per CPU; monitor/kernel/rings.py mirrors it */
   u64 refused_ring[4], refused_control[4];
   u64 suppressed_self, suppressed_profile, suppressed_quiet, defined, unstable, switches;
   u64 asked;              /* the own rules were asked about the call of this time stamp, in this phase */
-  u64 pad2;
+  u64 nested;             /* PREEMPTED: programs that came within another thread's tail call, and did nothing */
   u64 excluded[EXCLUSIONS];
 };
 
@@ -216,6 +222,25 @@ static inline struct account *account_of(u32 cpu) { return cpu < NCPU ? accounts
 static inline struct config *configuration(void) { int z = 0; return config.lookup(&z); }
 
 #define TAIL_SELF TAIL_SYS_EXIT
+
+/* Tail calls: behind one is only what happens when it fails. The verifier takes none with preemption off. */
+#if !PREEMPTED
+#define preempt_on() {}
+#define preempt_off() {}
+#endif
+static inline void go(u64 *ctx, u32 tail) { preempt_on(); jump.call(ctx, tail); preempt_off(); }
+#if URING
+static inline void go_uring(u64 *ctx, u32 tail) { preempt_on(); jump_uring.call(ctx, tail); preempt_off(); }
+static inline void go_submit(u64 *ctx) { preempt_on(); jump_submit.call(ctx, 0); preempt_off(); }
+#endif
+
+/* Has another thread been preempted on this CPU within a tail call? Then nothing may be touched. */
+static inline int nested(void) {
+  u32 cpu = bpf_get_smp_processor_id(), tid = bpf_get_current_pid_tgid(); struct account *h = account_of(cpu); if (!h) return 1;
+  if (h->busy && h->owner != tid) { h->nested++; return 1; }
+  h->owner = tid;
+  return 0;
+}
 
 /* A program begins: from here on the reader does not log anything later than this program's time stamp.
  * A program that was re-entered by tail call keeps the first time. */

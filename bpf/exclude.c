@@ -29,10 +29,10 @@ int exclude(u64 *ctx) {
   if (op == OP_OPEN) x = ret; else CALL_FD(x)
   f = fd_file(task, (u32)x);
   exe = exe_file(task); LD(cred, task, OFF_task_struct__cred);
-  if (!f || !exe || !cred) { h->asked = ts + h->phase; jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
+  if (!f || !exe || !cred) { h->asked = ts + h->phase; go(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
   key = file_key(f, c->seed, &l);
   struct verdict *v = verdict_of(cpu, key); if (!v) return end(h);
-  if (v->key != (key ^ c->salt)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
+  if (v->key != (key ^ c->salt)) { go(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
   h->asked = ts + h->phase;
   u32 holding = *(volatile u32 *)&c->exclusions, turn = *(volatile u32 *)&c->turn;
   LOW(low, f); KL4(fm, f, OFF_file__f_mode); KL(inode, f, OFF_file__f_inode); KL(ino, inode, OFF_inode__i_ino); KL(sb, inode, OFF_inode__i_sb);
@@ -62,7 +62,7 @@ int exclude(u64 *ctx) {
   if (*(volatile u32 *)&c->exclusions != holding || *(volatile u32 *)&c->turn != turn) hits = 0;   /* they were written meanwhile */
   hits &= (1 << holding) - 1;
   if (op == OP_OPEN && fm & 0x100000) hits = 0;      /* FMODE_CREATED: it made the file */
-  if (!hits) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
+  if (!hits) { go(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
   u32 first = 0, lower = (hits & -hits) - 1;
 #pragma unroll
   for (i = 0; i < EXCLUSIONS; i++) first += lower >> i & 1;
@@ -74,7 +74,7 @@ int exclude(u64 *ctx) {
     else { __sync_fetch_and_add(&session->write_bytes, ret); __sync_fetch_and_add(&session->write_count, 1); }
   } else if (same) session->flags = flags;
   else if (!session_begin(h, cpu, ts, session, slot, tag, low, ino, key, flags, op == OP_OPEN)) {
-    h->asked = 0; jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE);
+    h->asked = 0; go(ctx, TAIL_SELF); return give_up(h, CLASS_FILE);
   }
   h->excluded[first & (EXCLUSIONS - 1)]++;
   return done(ctx, h, ret);

@@ -64,7 +64,7 @@ static inline u32 descriptor_at(struct account *h, u32 call) {
 #define CALL_FD(d) { d = (u32)in->a[descriptor_at(h, call) & 7]; }
 /* This event is done. Of a call with two descriptors the destination follows, if anything came there. */
 static inline int done(u64 *ctx, struct account *h, s64 ret) {
-  if (h->phase == 1 && ret) { h->phase = 2; jump.call(ctx, TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
+  if (h->phase == 1 && ret) { h->phase = 2; go(ctx, TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
   return end(h);
 }
 
@@ -165,22 +165,22 @@ int sys_exit(u64 *ctx) {
   if (call & CALL_LEFT_OUT && op != OP_MAP) { h->suppressed_profile++; return end(h); }
   if (CALL_TAIL(call)) {
     if (call & CALL_FAILURES && ret >= 0) return end(h);
-    jump.call(ctx, CALL_TAIL(call));
+    go(ctx, CALL_TAIL(call));
     return give_up(h, CLASS_FILE);
   }
   u64 fd; u32 tid, exec_id, low = 0; u16 kf = compat ? KF_COMPAT : 0;
   if (call & CALL_PAIR) { if (h->phase == 2) op = OP_WRITE; else h->phase = 1; }
-  if (op == OP_OPEN) { if (ret < 0) { jump.call(ctx, TAIL_OPEN_FAILED); return give_up(h, CLASS_FILE); } fd = ret; }
+  if (op == OP_OPEN) { if (ret < 0) { go(ctx, TAIL_OPEN_FAILED); return give_up(h, CLASS_FILE); } fd = ret; }
   else if (op == OP_DUP2) { if (ret < 0) return end(h); fd = ret; }
   else if (!(call & CALL_PAIR)) REGISTER0(fd)
   else { u32 at = descriptor_at(h, call); if (at == 0) REGISTER0(fd) else if (at == 1) REGISTER1(fd) else REGISTER2(fd); }
   fd = (u32)fd;
-  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) || compat & SOCKETCALL) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+  if (call & (CALL_ADDRESS | CALL_MSG | CALL_MMSG) || compat & SOCKETCALL) { go(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
   LD4(tid, task, OFF_task_struct__pid); LD4(exec_id, task, OFF_task_struct__self_exec_id);
   u64 tag = session_tag(tgid, exec_id, fd), ts, f, inode = 0, ino = 0, key; struct leaf l;
   if (op == OP_CLOSE || op == OP_DUP2) {
     ts = begin(h);
-    if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
     return closed(h, cpu, ts, task, tid, tag, fd, ret, nr, kf, op);
   }
   u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
@@ -196,8 +196,8 @@ int sys_exit(u64 *ctx) {
     u32 bit = op == OP_READ ? S_READ : S_WRITE;
     if (!(c->fold && s->flags & bit && ret >= 0)) {
       ts = begin(h);
-      if (c->exclusions && ret >= 0 && !(s->flags & S_SOCKET) && h->asked != ts + h->phase) { jump.call(ctx, TAIL_EXCLUDE); return give_up(h, CLASS_FILE); }
-      if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+      if (c->exclusions && ret >= 0 && !(s->flags & S_SOCKET) && h->asked != ts + h->phase) { go(ctx, TAIL_EXCLUDE); return give_up(h, CLASS_FILE); }
+      if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
     }
     if (count_transfer(h, c, s, op == OP_READ, ret)) return done(ctx, h, ret);
     ts = begin(h);
@@ -206,37 +206,37 @@ int sys_exit(u64 *ctx) {
   }
   ts = begin(h);
   if (!f) {
-    if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+    if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
     put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_FILE);
     return done(ctx, h, ret);
   }
   u16 mode = 0; KL2(mode, inode, OFF_inode__i_mode);
-  if ((mode & 0170000) == 0140000) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+  if ((mode & 0170000) == 0140000) { go(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
   key = file_key(f, c->seed, &l);
   if (op != OP_WRITE) {
     int q = quiet(c, ts, f, inode, op == OP_OPEN);
     if (q == 2) {
       struct verdict *v = verdict_of(cpu, key); if (!v) return end(h);
-      if (v->key != (key ^ c->salt)) { jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
+      if (v->key != (key ^ c->salt)) { go(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
       q = v->mask & 1;
     }
     if (q && c->standard) {
-      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_LEFT_OUT, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
+      if (!same && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_LEFT_OUT, op == OP_OPEN)) { go(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); }
       h->suppressed_quiet++;
       return done(ctx, h, ret);
     }
     if (q) kf |= KF_QUIET;
   }
-  if (c->exclusions && ret >= 0 && h->asked != ts + h->phase) { jump.call(ctx, TAIL_EXCLUDE); return give_up(h, CLASS_FILE); }
-  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+  if (c->exclusions && ret >= 0 && h->asked != ts + h->phase) { go(ctx, TAIL_EXCLUDE); return give_up(h, CLASS_FILE); }
+  if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (known_session) {    /* a session that was quiet so far: is it still? */
     if (!(kf & KF_QUIET)) s->flags &= S_LOUD;
     if (!count_transfer(h, c, s, op == OP_READ, ret)) put_event(h, cpu, ts, tid, type, s->key, ret, nr, kf, fd, slot, s, 0, CLASS_FILE);
     return done(ctx, h, ret);
   }
-  if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
+  if (!h->undefinable && !is_sent(cpu, key)) { go(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
   u32 calm = kf & KF_QUIET ? S_QUIET : 0;
-  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, calm, op == OP_OPEN)) { jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
+  if (!same) { if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, calm, op == OP_OPEN)) { go(ctx, TAIL_SELF); return give_up(h, CLASS_FILE); } }
   else { s->generation = GENERATION(h, cpu); s->key = key; s->flags = calm; s->read_error = s->write_error = 0; }
   u64 extra = 0;
   if (op == OP_OPEN) {
@@ -275,7 +275,7 @@ int define_file(u64 *ctx) {
     KL(mnt, f, OFF_file__f_path__mnt); KL(d, f, OFF_file__f_path__dentry); KL(inode, f, OFF_file__f_inode);
   }
   announce(h, cpu, ts, c->seed, mnt, d, inode, 0);
-  jump.call(ctx, TAIL_SELF);
+  go(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }
 
@@ -328,7 +328,7 @@ int judge(u64 *ctx) {
   }
   if (i == LEVELS) found |= 1;
   struct verdict *v = verdict_of(cpu, key); if (v) { v->key = key ^ c->salt; v->mask = found ^ 1; }
-  jump.call(ctx, TAIL_SELF);
+  go(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }
 
@@ -336,12 +336,12 @@ int judge(u64 *ctx) {
 int open_failed(u64 *ctx) {
   ENTER_CALL
   u64 user, dirfd = 0, key = 0, given = 0, mnt = 0, d = 0, inode = 0; u8 first = 0; long n = 0; u32 units = 1; struct leaf l;
-  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+  if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (call & CALL_AT) { ARG0(dirfd); ARG1(user); ARG2(given); } else { ARG0(user); ARG1(given); }
   if (call & CALL_HANDLE) user = 0;
   if (user && !read_user(&first, 1, (void *)user) && first && first != '/' && open_base(task, call, dirfd, &mnt, &d, &inode)) {
     key = path_key(mnt, d, inode, c->seed, &l); kf |= KF_RELATIVE;
-    if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
+    if (!h->undefinable && !is_sent(cpu, key)) { go(ctx, TAIL_DEFINE_FILE); return give_up(h, CLASS_FILE); }
   }
   u64 seq = h->seq; h->seq = seq + 1;
   u8 *p = room(h, cpu, 64 + 4096 + 64, 0);
@@ -377,9 +377,9 @@ int sweep_range(u64 *ctx) {
   ENTER_CALL
   u64 from, to, flags; ARG0(from); ARG1(to); ARG2(flags);
   if (ret < 0 || flags & 4) return end(h);                       /* CLOSE_RANGE_CLOEXEC closes nothing yet */
-  if (!h->swept && !h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
+  if (!h->swept && !h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   u64 done = h->swept;
-  if (sweep(h, cpu, ts, task, tgid, tid, exec_id, from + done, to, nr, WHY_CLOSE)) { h->swept = done + SWEEP; jump.call(ctx, TAIL_SWEEP_RANGE); }
+  if (sweep(h, cpu, ts, task, tgid, tid, exec_id, from + done, to, nr, WHY_CLOSE)) { h->swept = done + SWEEP; go(ctx, TAIL_SWEEP_RANGE); }
   h->swept = 0;                          /* all, or no more tail calls: the rest is told at the exit, or when its slots are taken */
   return end(h);
 }

@@ -48,13 +48,13 @@ int map_file(u64 *ctx) {
       key = file_key(f, c->seed, &l);
       struct verdict *v = verdict_of(cpu, key); if (!v) return end(h);
       if (v->key == (key ^ c->salt)) q = v->mask & 1;
-      else if (h->asked != ts) { h->asked = ts; jump.call(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
+      else if (h->asked != ts) { h->asked = ts; go(ctx, TAIL_JUDGE); return give_up(h, CLASS_FILE); }
       else q = 0;                                                               /* the descriptor is another file's by now */
     }
     if (q && c->standard) { h->suppressed_quiet++; return end(h); }
   }
   in->bytes = source | (q & 1);
-  jump.call(ctx, TAIL_MAP_RECORD);
+  go(ctx, TAIL_MAP_RECORD);
   return give_up(h, CLASS_FILE);
 }
 

@@ -50,7 +50,7 @@ static inline struct hook_slot *slot_here(u64 task, u32 tid, u16 nr);   /* bpf/h
 int names(u64 *ctx) {
   ENTER_CALL
 #if NSLOTS > 1
-  if (slot_here(task, tid, nr)) { jump.call(ctx, TAIL_HOOKED_NAMES); return give_up(h, CLASS_FILE); }
+  if (slot_here(task, tid, nr)) { go(ctx, TAIL_HOOKED_NAMES); return give_up(h, CLASS_FILE); }
 #endif
   u64 spec = call_spec((nr & 511) | (compat ? 512 : 0)); u32 o;
   struct scratch *s = act_begin(task, ts, cpu, spec, in, ret, nr, kf | KF_CLAIMED); if (!s) return end(h);

@@ -107,7 +107,7 @@ int namespace(u64 *ctx) {
   read_namespaces(task, &n);
   o = blob_namespaces(s, o, &n);
   record_end(ctx, h, s, o, CLASS_PROCESS);
-  if (!CALL_NAME(spec)) jump.call(ctx, TAIL_CREDENTIALS);
+  if (!CALL_NAME(spec)) go(ctx, TAIL_CREDENTIALS);
   return end(h);
 }
 
@@ -157,13 +157,16 @@ int signal_failed(u64 *ctx) {
 /* A signal that one process sends another: where it is put into the queue, with sender and receiver at hand. Signals of the
  * kernel's own (a child's end, a fault, a timer) are not acts of a process, and may come in interrupts: not here. */
 int signal_generate(u64 *ctx) {
-  u64 info, other, number, shared, result; u32 low, o; s32 code = 0;
-  LD(info, ctx, 8); if (!info) return 0;                         /* SEND_SIG_NOINFO */
-  LOW(low, info); if (low == 1) return 0;                        /* SEND_SIG_PRIV */
-  RD(&code, 4, info + OFF_kernel_siginfo__si_code); if (code > 0) return 0;   /* a helper: kernels differ in how they type this argument */
+  u64 info, other, number, shared, result; u32 low = 0, o; s32 code = 0;
+  LD(info, ctx, 8); if (info) LOW(low, info)
+  if (low == 1) return 0;                                        /* SEND_SIG_PRIV */
+  if (info) RD(&code, 4, info + OFF_kernel_siginfo__si_code);    /* a helper: kernels differ in how they type this argument */
+  if (code > 0) return 0;
   ENTER_TRACEPOINT
   u16 nr = current_nr();
-  u32 old = compat_call(task), own_code = old ? nr == 178 || nr == 335 || nr == 424 : nr == NR_RT_SIGQUEUEINFO || nr == NR_RT_TGSIGQUEUEINFO || nr == NR_PIDFD_SEND_SIGNAL;
+  u32 old = compat_call(task);
+  if (!info && nr != (old ? 37 : NR_KILL)) return 0;             /* SEND_SIG_NOINFO: the kernel's own; since Linux 7 kill's too */
+  u32 own_code = old ? nr == 178 || nr == 335 || nr == 424 : nr == NR_RT_SIGQUEUEINFO || nr == NR_RT_TGSIGQUEUEINFO || nr == NR_PIDFD_SEND_SIGNAL;
   if (code != 0 && code != -1 && code != -6 && !own_code) return 0;  /* SI_USER, SI_QUEUE, SI_TKILL; those calls may say any other */
   if (h->busy) return 0;                                         /* inside of another program: an interrupt */
   if (call_bits(NR_KILL) & CALL_LEFT_OUT) { h->suppressed_profile++; return end(h); }

@@ -215,7 +215,7 @@ static inline void introduce(struct account *h, u32 cpu, u64 ts, struct config *
 int define_task(u64 *ctx) {
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); if (!h || !c) return 0;
   introduce(h, cpu, begin(h), c, current_task());
-  jump.call(ctx, TAIL_SELF);
+  go(ctx, TAIL_SELF);
   return give_up(h, CLASS_FILE);
 }
 

@@ -102,7 +102,7 @@ static inline int came(u64 *ctx, struct account *h, struct arguments *in, u32 co
   read_user(&size, compat ? 4 : 8, (void *)(in->a[1] + (compat ? 20 : 40)));
   if (!size) return end(h);
   h->swept = 0;
-  jump.call(ctx, TAIL_RIGHTS);
+  go(ctx, TAIL_RIGHTS);
   return give_up(h, CLASS_FILE);
 }
 
@@ -115,7 +115,7 @@ int socket_io(u64 *ctx) {
   in->bytes = ret; barrier();
   if (ret > 0 && call & CALL_MMSG) in->bytes = message_bytes(in, compat, *(volatile s64 *)&in->bytes);
   barrier(); s64 bytes = *(volatile s64 *)&in->bytes; compat = *(volatile u32 *)&in->compat;
-  if (!h->undefinable && !task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
+  if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
   f = fd_file(task, fd);
   if (f) { KL(inode, f, OFF_file__f_inode); KL2(mode, inode, OFF_inode__i_mode); }
   if (!f || (mode & 0170000) != 0140000) { put_event(h, cpu, ts, tid, type, 0, ret, nr, kf | KF_UNNAMED, fd, 0, 0, 0, CLASS_SOCKET); return came(ctx, h, in, compat, call, op, ret); }
@@ -126,8 +126,8 @@ int socket_io(u64 *ctx) {
   int same = s->tag == tag && s->file == low && s->ino == ino && s->generation, quietly;
   if (!same) {
     struct endpoints x; key = look_at_socket(f, c->seed, &x);
-    if (!h->undefinable && !is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
-    if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET, op == OP_ACCEPT)) { jump.call(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
+    if (!h->undefinable && !is_sent(cpu, key)) { go(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
+    if (!session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET, op == OP_ACCEPT)) { go(ctx, TAIL_SOCKET_IO); return give_up(h, CLASS_SOCKET); }
     kf |= KF_BEGIN;
   } else key = s->key;
   quietly = count_transfer(h, c, s, op == OP_READ, bytes);
@@ -175,7 +175,7 @@ int rights(u64 *ctx) {
   if (f) { u64 key = look_at_socket(f, c->seed, &x); o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511); }
   record_end(ctx, h, s, o, CLASS_FILE);
   h->swept = done + 1;
-  if (done + 1 < received && done + 1 < MOST_RIGHTS) jump.call(ctx, TAIL_RIGHTS);
+  if (done + 1 < received && done + 1 < MOST_RIGHTS) go(ctx, TAIL_RIGHTS);
   h->swept = 0;
   return end(h);
 }
@@ -202,7 +202,7 @@ int define_socket(u64 *ctx) {
   if (op == OP_ACCEPT) fd = (u32)ret; else { CALL_FD(fd) }
   f = fd_file(task, fd); if (!f) return give_up(h, CLASS_SOCKET);
   introduce_socket(h, cpu, ts, c, f);
-  jump.call(ctx, op >= OP_CONNECT ? TAIL_SOCKET_CONTROL : TAIL_SOCKET_IO);
+  go(ctx, op >= OP_CONNECT ? TAIL_SOCKET_CONTROL : TAIL_SOCKET_IO);
   return give_up(h, CLASS_SOCKET);
 }
 
@@ -218,17 +218,17 @@ int socket_control(u64 *ctx) {
   if (call_bits(NR_CLOSE) & CALL_LEFT_OUT) lives = 0;            /* no totals without the transfers */
   if (socket) key = look_at_socket(f, c->seed, &x);
   if (lives) {
-    if (!is_sent(cpu, key)) { jump.call(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
-    if (!task_known(task, cpu)) { jump.call(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
+    if (!is_sent(cpu, key)) { go(ctx, TAIL_DEFINE_SOCKET); return give_up(h, CLASS_SOCKET); }
+    if (!task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_SOCKET); }
     /* the session begins here, so that a close without traffic still knows its object */
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot); if (!s) return end(h);
     LOW(low, f);
     if (!(s->tag == tag && s->file == low && s->ino == ino) && !session_begin(h, cpu, ts, s, slot, tag, low, ino, key, S_SOCKET, op == OP_ACCEPT)) {
-      jump.call(ctx, TAIL_SELF); return give_up(h, CLASS_SOCKET);
+      go(ctx, TAIL_SELF); return give_up(h, CLASS_SOCKET);
     }
     define_session(h, cpu, ts, tid, s, slot, key);
   }
-  jump.call(ctx, TAIL_SOCKET_RECORD);
+  go(ctx, TAIL_SOCKET_RECORD);
   return give_up(h, CLASS_SOCKET);
 }
 

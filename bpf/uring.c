@@ -37,7 +37,7 @@ static inline u64 tied(u64 ring, u64 data) {
   p = pending.lookup(&request);
   return p && p->data == data && p->ring == (u32)ring ? request : 0;
 }
-static inline int restart(u64 *ctx, struct account *h, u32 tail) { jump_uring.call(ctx, tail); return give_up(h, CLASS_FILE); }
+static inline int restart(u64 *ctx, struct account *h, u32 tail) { go_uring(ctx, tail); return give_up(h, CLASS_FILE); }
 /* What every program here begins with, given the request's address. The operation's row of calls[] is behind the system calls'. */
 #define ENTER_REQUEST(request) \
   u32 cpu = bpf_get_smp_processor_id(); struct account *h = account_of(cpu); struct config *c = configuration(); \
@@ -143,7 +143,7 @@ int io_uring_submit_req(u64 *ctx) {
   }
   if (!tell) return 0;
   begin(h);
-  jump_submit.call(ctx, 0);
+  go_submit(ctx);
   return give_up(h, CLASS_FILE);
 }
 
@@ -243,7 +243,7 @@ int io_uring_complete(u64 *ctx) {
   }
 next:
   if (!more && Q8(io_kiocb__flags) & REQ_MULTISHOT) pending.delete(&request);
-  if (h->phase == 1 && ret) { h->phase = 2; jump_uring.call(ctx, URING_TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
+  if (h->phase == 1 && ret) { h->phase = 2; go_uring(ctx, URING_TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
   return end(h);
 }
 
@@ -352,7 +352,7 @@ int uring_socket(u64 *ctx) {
       define_session(h, cpu, ts, tid, s, slot, key);
     }
   }
-  jump_uring.call(ctx, URING_TAIL_SOCKET_RECORD);
+  go_uring(ctx, URING_TAIL_SOCKET_RECORD);
   return give_up(h, CLASS_SOCKET);
 }
 /* Tail: the control record of it. */

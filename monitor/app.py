@@ -287,7 +287,8 @@ class Monitor(Steered):
             self.settled.step(round(time.time()), round(time.time() - step / 1e9))
             self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
         self.configure()
-        for members in self.ledger.degraded():
+        skipped = self.ledger.preempted(self.capture.skipped(), f"{self.epoch:016x}")
+        for members in (*skipped, *self.ledger.degraded()):
             self._loss(members)
         self._keep_room()
         self._deliver()

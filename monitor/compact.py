@@ -270,7 +270,7 @@ def _lost(loss: Part) -> str:
         where = f"lines {first} to {last} of epoch {_text(loss.get('epoch'))}" if "first" in loss else "not written"
     if loss.get("count") == 0:
         return f"detail {reason}: nothing lost, {where}"
-    most = "at most" if loss.get("reason") == "layout" else "at least"
+    most = "at most" if loss.get("reason") in ("layout", "preempted") else "at least"
     bound = f"{most} " if loss.get("exact") is False else ""
     return f"LOST {bound}{count} {_text(loss.get('class'))} events ({reason}), {where}"
 

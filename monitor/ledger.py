@@ -14,7 +14,7 @@ from monitor.model import SCHEMA
 from monitor.order import Gap
 from monitor.pipeline import Counts
 
-_CPU_WORDS, _CPUS_AT, _EXCLUDED_AT = 16, 64, 48
+_CPU_WORDS, _CPUS_AT, _EXCLUDED_AT, _SKIPPED_AT = 16, 64, 48, 47
 _COUNTERS = (
     *range(rings.REFUSED_RING, rings.REFUSED_RING + 3),
     *range(rings.REFUSED_CONTROL, rings.REFUSED_CONTROL + 3),
@@ -50,6 +50,8 @@ class State:
     cpus: list[CpuState] = field(default_factory=list)
     excluded: list[int] = field(default_factory=lambda: [0] * rings.EXCLUSIONS)
     """what each own rule's place has counted, of all CPUs together"""
+    skipped: int = 0
+    """runs that the kernel skipped, as far as records have told them"""
 
     def words(self) -> list[int]:
         """As 64-bit words for the commit page."""
@@ -65,7 +67,7 @@ class State:
             len(self.cpus),
             *vars(self.counts).values(),
         ]
-        found = [*head, *[0] * (_EXCLUDED_AT - len(head)), *self.excluded]
+        found = [*head, *[0] * (_SKIPPED_AT - len(head)), self.skipped, *self.excluded]
         found += [0] * (_CPUS_AT - len(found))
         for cpu in self.cpus:
             row = [cpu.position, cpu.expected, *cpu.counters]
@@ -88,6 +90,7 @@ class State:
             counts,
             [CpuState(row[0], row[1], row[2 : 2 + len(_COUNTERS)]) for row in rows],
             words[_EXCLUDED_AT : _EXCLUDED_AT + rings.EXCLUSIONS],
+            words[_SKIPPED_AT],
         )
 
 
@@ -131,9 +134,10 @@ class Ledger:
         dies: bool = False,
         excluded: list[int] | None = None,
         names: list[str] | None = None,
+        skipped: int = 0,
     ) -> None:
         """`dies`: the control lane's buffers are the reader's own and die with it. `excluded`: what the own rules' places had
-        counted before this epoch; `names`: whose they are, "" for nobody's."""
+        counted before this epoch; `names`: whose they are, "" for nobody's. `skipped`: runs that were told before."""
         self._accounts = accounts
         self._base = base
         self._told = [list(cpu.counters[:6]) for cpu in base]
@@ -141,6 +145,7 @@ class Ledger:
         self._places = [""] * rings.EXCLUSIONS if names is None else names
         self._begun = [0] * rings.EXCLUSIONS if excluded is None else excluded
         self._excluded: dict[str, int] = {}
+        self.skipped = skipped
         self._levels = [0] * len(base)
         self._switches = [cpu.counters[-1] for cpu in base]
         self._died = 0
@@ -237,6 +242,12 @@ class Ledger:
                     {"loss": {"class": "unknown", **place, "count": left, "reason": self._unexplained, "epoch": epoch}}
                 )
         return found
+
+    def preempted(self, skipped: int, epoch: str) -> list[dict[str, Any]]:
+        """Members of a monitor_loss when there are more `skipped` runs than were told. Not each would have been an event."""
+        count, self.skipped = skipped - self.skipped, max(skipped, self.skipped)
+        loss = {"class": "unknown", "cpu": 0, "count": count, "reason": "preempted", "epoch": epoch, "exact": False}
+        return [{"loss": loss}] if count > 0 else []
 
     def degraded(self) -> list[dict[str, Any]]:
         """Members of a monitor_loss for each CPU whose pressure level changed: detail given up, nothing lost.

@@ -87,6 +87,7 @@ def announce(
             epoch=epoch,
             cpus=rows,
             excluded=ledger.excluded(),
+            skipped=ledger.skipped,
         ).words()
     )
 

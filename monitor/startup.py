@@ -165,6 +165,7 @@ class Startup:
             may_goto=found["may_goto"],
             optional=pins.optional_hooks(btf),
             uring=found["io_uring_tracepoints"],
+            preempted=pins.preempted(btf) or bool(os.environ.get("EBPF_MONITOR_PREEMPTED")),
         )
 
     def _open_capture(self, btf: Btf) -> None:
@@ -214,6 +215,7 @@ class Startup:
             dies=self.shape.perf,
             excluded=state.excluded,
             names=self.capture.exclusion_names(),
+            skipped=state.skipped,
         )
         self.order = order
         self._screen()

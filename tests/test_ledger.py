@@ -125,6 +125,18 @@ def test_each_change_of_pressure_is_told_once() -> None:
     assert [one["loss"]["reason"] for one in ledger.degraded()] == ["restored"]
 
 
+def test_runs_that_the_kernel_skipped_are_told_once_and_a_successor_goes_on_from_there() -> None:
+    capture = FakeCapture()
+    ledger = Ledger(capture.accounts, [CpuState(), CpuState()], Counts(), skipped=4)
+    told = [ledger.preempted(runs, "e") for runs in (4, 7, 7, 6, 9)]
+    assert [[one["loss"]["count"] for one in found] for found in told] == [[], [3], [], [], [2]]
+    assert told[1][0]["loss"] | {"count": 0} == {
+        "class": "unknown", "cpu": 0, "count": 0, "reason": "preempted", "epoch": "e", "exact": False,
+    }  # fmt: skip
+    assert ledger.skipped == 9
+    assert ledger.balance()["balanced"]
+
+
 def test_an_epoch_counts_from_where_it_began() -> None:
     bench = Bench()
     scenes.process(bench.kernel)
@@ -155,6 +167,7 @@ def test_state_survives_the_commit_page(head: list[int], epoch: int, rows: list[
         sequence,
         Counts(logged=logged, unresolved=3),
         [CpuState(*row) for row in rows],
+        skipped=head[0] ^ 1,
     )
     page = FakeCapture().commit
     page.write(State().words())

@@ -121,6 +121,8 @@ class Shape:
     """those of OPTIONAL_HOOKS that this kernel takes"""
     uring: bool = False
     """io_uring's tracepoints and members are there"""
+    preempted: bool = False
+    """the kernel runs programs on tracepoints with preemption on"""
 
     @property
     def hooks(self) -> dict[str, str]:
@@ -138,6 +140,12 @@ class Shape:
         """Program that is reached by a tail call -> the hook it must be loaded for."""
         found = dict.fromkeys(TAILS, "tp_btf/sys_exit")
         return found | (uring.LOADED_FOR if self.uring else {})
+
+    @property
+    def undisturbed(self) -> list[str]:
+        """Programs that must turn preemption off themselves: all on tracepoints, which share the account of their CPU."""
+        places = self.loaded_for | self.hooks
+        return [name for name, hook in places.items() if self.preempted and hook.startswith("tp_btf/")]
 
     @property
     def name_sources(self) -> dict[str, str]:
@@ -180,6 +188,7 @@ def shape(
     may_goto: bool = False,
     optional: tuple[str, ...] = (),
     uring: bool = False,
+    preempted: bool = False,
 ) -> Shape:
     """Divides the totals over the CPUs, rounding down to powers of two."""
 
@@ -199,6 +208,7 @@ def shape(
         may_goto=may_goto,
         optional=optional,
         uring=uring,
+        preempted=preempted,
     )
 
 
@@ -208,13 +218,18 @@ def source_directory() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "bpf"
 
 
-def text(wanted: Collection[str] | None = None) -> str:
-    """The whole C text; None of it is left out, but of programs that are not `wanted` the compiler makes nothing."""
+def text(wanted: Collection[str] | None = None, undisturbed: Collection[str] = ()) -> str:
+    """The whole C text; None of it is left out, but of programs that are not `wanted` the compiler makes nothing. Those of
+    `undisturbed` turn preemption off for as long as they run."""
     directory = source_directory()
     whole = "\n".join((directory / name).read_text(encoding="utf-8") for name in SOURCES)
     if wanted is None:
         return whole
-    return _PROGRAM.sub(lambda found: found[0] if found[1] in wanted else f"static inline {found[0]}", whole)
+    made = _PROGRAM.sub(lambda found: found[0] if found[1] in wanted else f"static inline {found[0]}", whole)
+    for name in undisturbed:
+        made = made.replace(f"\nint {name}(u64 *ctx)", f"\nstatic inline int {name}_body(u64 *ctx)")
+        made += f"int {name}(u64 *ctx) {{ preempt_off(); if (!nested()) {name}_body(ctx); preempt_on(); return 0; }}\n"
+    return made
 
 
 def defines(made: Shape, btf: Btf) -> dict[str, int]:
@@ -238,6 +253,7 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "CONTROL_PAGES": made.control // 4096,
         "CASTS": int(made.casts),
         "MAY_GOTO": int(made.may_goto),
+        "PREEMPTED": int(made.preempted),
         "HAVE_TASK_REGS": int(made.task_regs),
         "LEVELS": 48,
         "NAMES_MAX": 16384,
@@ -269,7 +285,7 @@ def compile_text(made: Shape, btf: Btf, wanted: Collection[str]) -> Any:
         flags = [f"-D{name}={value}" for name, value in defines(made, btf).items()]
         try:
             return bcc.BPF(
-                text=text(wanted),
+                text=text(wanted, made.undisturbed),
                 # -g0: nobody reads debugging information here, and making it takes a quarter of the time
                 cflags=[*flags, "-g0", "-Wno-macro-redefined", "-Wno-unused-value", "-Wno-address-of-packed-member"],
             )

@@ -28,8 +28,10 @@ _KFUNCS = {
     0x7FFF0008: "bpf_iter_task_vma_new",
     0x7FFF0009: "bpf_iter_task_vma_next",
     0x7FFF000A: "bpf_iter_task_vma_destroy",
+    0x7FFF000B: "bpf_preempt_disable",
+    0x7FFF000C: "bpf_preempt_enable",
 }
-"""marked calls of kernel functions: made only where the kernel has them (HAVE_TASK_FROM_PID, HAVE_TASK_VMA)"""
+"""marked calls of kernel functions: made only where the kernel has them (HAVE_TASK_FROM_PID, HAVE_TASK_VMA, PREEMPTED)"""
 _LOADS, _JUMPS = (0, 1, 4, 7), (5, 6)  # instruction classes that write a register; that leave the straight line
 _MOVE_R1_TO_R0 = bytes((0xBF, 0x10, 0, 0, 0, 0, 0, 0))
 _CMPXCHG = bytes((0xDB, 0x32, 0, 0, 0xF1, 0, 0, 0))  # BPF_ATOMIC | BPF_DW, BPF_CMPXCHG: r0 = cmpxchg(r2, r0, r3)

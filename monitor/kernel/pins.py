@@ -107,6 +107,12 @@ def features(btf: Btf) -> dict[str, bool]:
     return found
 
 
+def preempted(btf: Btf) -> bool:
+    """Does the kernel run programs on tracepoints with preemption on? Since Linux 7.0 (commit a46023d5616e, "tracing: Guard
+    __DECLARE_TRACE() use of __DO_TRACE_CALL() with SRCU-fast") this type guards them."""
+    return btf.typedef_id("class_srcu_fast_notrace_t") is not None
+
+
 def optional_hooks(btf: Btf) -> tuple[str, ...]:
     """Those of compile.OPTIONAL_HOOKS that this kernel has and lets one attach to, found by trying with an empty program."""
     return tuple(name for name, hook in compile.OPTIONAL_HOOKS.items() if loader.takes(btf, hook))

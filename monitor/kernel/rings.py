@@ -29,6 +29,7 @@ HEAD, SEQ, BUSY, FOLDED, LEVEL, UNDEFINABLE, SUBMITTED_CONTROL = range(7)
 TAIL = 8
 REFUSED_RING, REFUSED_CONTROL = 16, 20
 SELF, PROFILE, QUIET, DEFINED, UNSTABLE, SWITCHES = range(24, 30)
+NESTED = 31
 EXCLUDED, EXCLUSIONS = 32, 8
 ACCOUNT_WORDS = 40
 # words of struct calm (bpf/quiet.h); behind them the devices, 32 bits each
@@ -267,6 +268,19 @@ class Capture:
         """How full the fullest ring is, 0..1."""
         used = self.accounts[:, HEAD] - self.accounts[:, TAIL]
         return max(float(used.max()) / self.shape.ring, self.lane.fill())
+
+    def skipped(self) -> int:
+        """Runs of programs that did not come about since the capture was made, because another thread had been preempted in
+        one on that CPU. Of most kernels 0: they run programs with preemption off."""
+        if not self.shape.preempted:
+            return 0
+        runs = int(self.accounts[:, NESTED].sum())
+        for name, hook in self.shape.hooks.items():
+            if hook.startswith("tp_btf/"):
+                program = bpf.obj_get(self.directory / f"prog_{name}")
+                runs += bpf.prog_info(program).recursion_misses or 0
+                os.close(program)
+        return runs
 
     def ask(self, descriptor: int) -> bytes:
         """What the probes' own functions read of this process and of an open file: a control record."""

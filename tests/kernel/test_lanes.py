@@ -1,4 +1,5 @@
-"""Both control lanes, and reads with and without casts, pass the same small suite; what a kill costs the perf lane."""
+"""Both control lanes, reads with and without casts, and programs that turn preemption off themselves pass the same small suite;
+what a kill costs the perf lane."""
 
 from __future__ import annotations
 
@@ -23,7 +24,12 @@ from tests.kernel.harness import (
 )
 
 EXECS, RENAMES, CONNECTS, MIXED = 101, 53, 31, 2003
-WAYS = {"ringbuf": ("ringbuf", {}), "perf": ("perf", {}), "helper reads": ("ringbuf", {"EBPF_MONITOR_NO_CASTS": "1"})}
+WAYS = {
+    "ringbuf": ("ringbuf", {}),
+    "perf": ("perf", {}),
+    "helper reads": ("ringbuf", {"EBPF_MONITOR_NO_CASTS": "1"}),
+    "preempted": ("ringbuf", {"EBPF_MONITOR_PREEMPTED": "1"}),
+}
 
 
 @pytest.fixture

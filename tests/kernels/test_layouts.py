@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.kernel import compile, probes
+from monitor.kernel import compile, pins, probes
 from monitor.kernel.btf import Btf
 from tests.kernels import libbpf, packages
 
@@ -79,10 +79,18 @@ def test_the_hooks_are_there(kernel: packages.Kernel) -> None:
     assert btf.func_id("bpf_iter_task")
 
 
+def test_preemption_is_turned_off_where_the_kernel_leaves_it_on_and_can_be(kernel: packages.Kernel) -> None:
+    btf = Btf(kernel.btf)
+    assert pins.preempted(btf) == (int(kernel.release.split(".")[0]) >= 7)
+    assert not pins.preempted(btf) or (btf.func_id("bpf_preempt_disable") and btf.func_id("bpf_preempt_enable"))
+
+
 @pytest.mark.root
 def test_the_programs_compile_for_it(kernel: packages.Kernel) -> None:
     casts = Btf(kernel.btf).func_id("bpf_rdonly_cast") is not None
-    shape = compile.shape(2, 64 << 20, 16 << 20, perf=False, casts=casts, task_regs=True)
+    shape = compile.shape(
+        2, 64 << 20, 16 << 20, perf=False, casts=casts, task_regs=True, preempted=pins.preempted(Btf(kernel.btf))
+    )
     done = subprocess.run(
         [sys.executable, "-c", CHILD, kernel.btf],
         input=json.dumps(asdict(shape)), capture_output=True, text=True, cwd=ROOT, check=False,
