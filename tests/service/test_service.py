@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -27,6 +28,10 @@ from tests.service.package import built, with_version
 
 RESTARTS = int(os.environ.get("EBPF_MONITOR_RESTARTS", "3"))
 """How often it is restarted under load; 100 take some minutes."""
+UPGRADES = int(os.environ.get("EBPF_MONITOR_UPGRADES", "1"))
+"""How often it is upgraded and downgraded under load."""
+OLDER = os.environ.get("EBPF_MONITOR_OLDER_PACKAGE", "")
+"""A package of an older release, to which and from which is changed; without it, of the same release with other programs."""
 SHIP, METRICS = "ebpf-monitor-ship.service", "ebpf-monitor-metrics.service"
 METRICS_URL = "http://127.0.0.1:9877/metrics"  # the machine has the host's network
 SCORE = 1.5
@@ -471,7 +476,7 @@ def test_an_upgrade_and_a_downgrade_under_load_lose_no_event(service: Installed,
 
     def change() -> None:
         pid = service.main_pid
-        for package, version in ((newer.name, "1.1"), ("ebpf-monitor.deb", "1.0")):
+        for package, version in ((newer.name, "1.1"), ("ebpf-monitor.deb", "1.0")) * UPGRADES:
             service.machine.run("dpkg", "-i", f"/root/{package}", seconds=400, check=True)
             assert installed() == f"install ok installed {version}"
             assert service.show("ActiveState") == "active"
@@ -479,13 +484,14 @@ def test_an_upgrade_and_a_downgrade_under_load_lose_no_event(service: Installed,
             pid = service.main_pid
 
     service.under_load(program, change, rate=2000)
-    assert all(one["monitor"]["adopted"] for one in documents(service, "monitor_start")[-2:])
+    assert all(one["monitor"]["adopted"] for one in documents(service, "monitor_start")[-2 * UPGRADES :])
 
 
 def test_a_change_of_the_programs_loses_nothing_that_is_not_counted_both_ways(
     service: Installed, program: Path
 ) -> None:
-    other = with_version(built(), "1.2", service.machine.root / "root", layout="another")
+    directory = service.machine.root / "root"
+    other = Path(shutil.copy(OLDER, directory)) if OLDER else with_version(built(), "1.2", directory, layout="another")
 
     def losses() -> list[dict[str, Any]]:
         return [one["loss"] for one in documents(service, "monitor_loss") if one["loss"]["reason"] == "layout"]
