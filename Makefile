@@ -10,7 +10,7 @@ ARGS ?=
 DEBIAN ?= bookworm trixie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-system test-kernels check bench deb install uninstall release gen lock clean
+.PHONY: help setup run test test-system test-kernels check bench workloads deb install uninstall release gen lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -52,6 +52,10 @@ check: ## linters, types, generated files, and the tests that need no root
 bench: ## measure on this machine (needs root)
 	@scripts/setup.sh test
 	EBPF_MONITOR_BENCH=full EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s $(ARGS)
+
+workloads: ## measure what each profile logs of ordinary work, and what an event costs, into docs/workloads.md (needs root)
+	@scripts/setup.sh test
+	@$(PY) -m tests.bench.workloads
 
 deb: ## build the Debian package, into build/deb/
 	@scripts/setup.sh package

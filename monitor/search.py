@@ -90,6 +90,8 @@ class Filter:
     until_ns: int | None = None
     needles: tuple[Needles, ...] = field(init=False, compare=False)
     _tests: tuple[Callable[[dict[str, Any]], bool], ...] = field(init=False, compare=False)
+    _sure: tuple[bytes, ...] = field(init=False, compare=False)
+    """a line with one of them is wanted: it need not be read as a document"""
     _since: bytes = field(init=False, compare=False)
     _until: bytes = field(init=False, compare=False)
 
@@ -101,6 +103,7 @@ class Filter:
         put = object.__setattr__  # the dataclass is frozen for everybody else
         put(self, "needles", tuple(group for group in groups if group and all(group)))
         put(self, "_tests", tuple(self._conditions()))
+        put(self, "_sure", tuple(self._events(b'"ebpf":{"event":"')) if len(self._tests) == 1 else ())
         put(self, "_since", b"" if self.since_ns is None else rfc3339(self.since_ns).encode())
         put(self, "_until", b"\xff" if self.until_ns is None else rfc3339(self.until_ns).encode())
 
@@ -111,9 +114,12 @@ class Filter:
         yield tuple(_literal(pattern) for pattern in self.paths)
         yield tuple(_literal(pattern) for pattern in self.names)
         yield tuple(_user_needle(one) for one in self.users)
-        yield tuple(b'"event":"' + (name.encode() + (b"_" if name in FAMILIES else b'"')) for name in self.events)
+        yield tuple(self._events(b'"event":"'))
         if self.failed:
             yield (b'"outcome":"failure"',)
+
+    def _events(self, key: bytes) -> Iterator[bytes]:
+        return (key + name.encode() + (b"_" if name in FAMILIES else b'"') for name in self.events)
 
     def _conditions(self) -> Iterator[Callable[[dict[str, Any]], bool]]:
         if self.pids:
@@ -146,6 +152,9 @@ class Filter:
             return None
         if not self._tests:
             return Found(raw, None)
+        for one in self._sure:
+            if one in raw:
+                return Found(raw, None)
         document = orjson.loads(raw)
         if not isinstance(document, dict):
             raise ValueError("not a JSON object")

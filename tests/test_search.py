@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -368,6 +369,7 @@ def test_a_million_lines_are_searched_in_seconds(tmp_path: Path) -> None:
     for name, conditions in {
         "pid, no hit": {"pids": (4242,)},
         "failed": {"failed": True},
+        "events": {"events": ("file_open",)},
         "path glob": {"paths": ("/run/*.sock",)},
         "name or name": {"names": ("python*", "ü")},
     }.items():
@@ -376,3 +378,10 @@ def test_a_million_lines_are_searched_in_seconds(tmp_path: Path) -> None:
         took, cpu = time.monotonic() - began, time.process_time() - worked
         print(f"search {name}: {lines:,} lines, {size / 1e9:.2f} GB, {found:,} found: {took:.2f} s, {cpu:.2f} s of CPU")
         assert cpu < 10
+
+
+def test_a_search_for_events_alone_reads_no_document(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+    monkeypatch.setattr(search, "orjson", SimpleNamespace(loads=calls.append))
+    assert len(list(asked(log, events=("file_open", "socket")).all())) == 7
+    assert calls == []

@@ -173,11 +173,10 @@ def wall_times(directory: Path, small: bool, rounds: int, problems: list[str]) -
 # ---- the web server --------------------------------------------------------------------------------------------------
 
 
-def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]) -> list[float]:
-    """Requests a second of nginx under wrk, traced over untraced, one for each round. Raises peers.Absent without them."""
+def web_command(place: Path, seconds: int) -> list[str]:
+    """nginx serving below `place`, and wrk asking it for so long. Raises peers.Absent without them."""
     if not _WEB_PROGRAMS.is_dir():
         raise peers.Absent(f"nginx and wrk are not in {_WEB_PROGRAMS} (make test and make bench put them there)")
-    place = directory / "web"
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     (place / "index.html").write_text("hello\n")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -186,7 +185,13 @@ def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]
         + "".join(f"{kind}_temp_path {place}/{kind}; " for kind in kinds)
         + f"server {{ listen 127.0.0.1:18937; root {place}; }} }}\n"
     )
-    command = ["sh", "-c", _WEB.format(programs=_WEB_PROGRAMS, directory=place, seconds=seconds)]
+    return ["sh", "-c", _WEB.format(programs=_WEB_PROGRAMS, directory=place, seconds=seconds)]
+
+
+def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]) -> list[float]:
+    """Requests a second of nginx under wrk, traced over untraced, one for each round. Raises peers.Absent without them."""
+    place = directory / "web"
+    command = web_command(place, seconds)
 
     def rate() -> float:
         done = subprocess.run(command, check=False, **_HIDE)  # type: ignore[call-overload]

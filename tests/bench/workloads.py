@@ -1,0 +1,306 @@
+"""`make workloads`: how much each profile, folding and own rules log of what hosts do, and what one event of each kind costs.
+
+Owns the runs and their table, docs/workloads.md; never judges. Of a workload only its own processes' events are counted, so that others
+on the machine do not matter; of the idle host everything is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor import events
+from tests.bench import compare, load, peers, tracers
+from tests.bench.load import ROOT, check
+
+PAGE = ROOT / "docs" / "workloads.md"
+PROFILES = ("minimal", "standard", "full", "trace")
+RULES = [
+    {"name": "compiler-reads", "executable": "{cc1}", "direction": "read"},
+    {"name": "headers", "directory": "/usr/include", "direction": "read"},
+    {"name": "python-library", "directory": "{library}", "direction": "read"},
+    {"name": "proc", "filesystem": "proc"},
+]
+ACTS = {
+    "file_open": ("file_open", "file_close"), "file_read": ("file_read",), "file_write": ("file_write",), "file_rename": ("file_rename",),
+    "file_link": ("file_link", "file_delete"), "file_symlink": ("file_symlink", "file_delete"), "file_mkdir": ("file_mkdir", "file_rmdir"),
+    "file_mode": ("file_mode",), "file_owner": ("file_owner",), "file_truncate": ("file_truncate",), "file_xattr": ("file_xattr",),
+    "file_map": ("file_map",), "file_memfd": ("file_memfd", "file_close"), "process_signal": ("process_signal",),
+    "process_credentials": ("process_credentials",), "process_fork": ("process_fork", "process_exit"),
+    "process_exec": ("process_fork", "process_exec", "process_exit"), "socket_bind": ("socket_bind", "socket_close"),
+    "socket_connect": ("socket_connect", "socket_close"),
+}  # fmt: skip
+"""Act of acts.c -> the events of one cycle of it (beside those of an exec's own start)."""
+
+
+@dataclass
+class Seen:
+    """What a log says of one workload: lines and bytes, by event, and the seconds it took."""
+
+    seconds: float = 0.0
+    lines: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def per_second(self) -> float:
+        """Events a second."""
+        return self.lines.total() / self.seconds
+
+    @property
+    def gb_per_day(self) -> float:
+        """10^9 bytes in a day at this rate."""
+        return self.bytes.total() / self.seconds * 86_400 / 1e9
+
+
+def count(lines: Iterable[bytes], root: int | None) -> Seen:
+    """Counts the events of process `root` and of all that it started; None: of everybody."""
+    found, tree = Seen(), {root}
+    for line in lines:
+        document = orjson.loads(line)
+        event, process = document["ebpf"]["event"], document.get("process", {})
+        if event.startswith("monitor_") or event == "process_found":
+            continue
+        if event == "process_fork" and process["parent"]["pid"] in tree:
+            tree.add(process["pid"])
+        if root is None or process.get("pid") in tree:
+            found.lines[event] += 1
+            found.bytes[event] += len(line)
+    return found
+
+
+def commands(directory: Path, small: bool) -> dict[str, list[str] | None]:
+    """What is run, by name; None: nothing, for a while."""
+    place = directory / "workloads"
+    programs = {one.name: one.command for one in compare.workloads(place, small) if not one.missing}
+    found: dict[str, list[str] | None] = {"idle host": None}
+    if not small:
+        new = directory / "venv"
+        found["package install (python3 -m venv, with pip)"] = ["sh", "-c", f"{sys.executable} -m venv --clear {new}"]
+    found |= {name: command for name, command in programs.items() if name.startswith(("compile", "find"))}
+    with contextlib.suppress(peers.Absent):
+        found["web server under load"] = compare.web_command(directory / "web", 1 if small else 5)
+    return found
+
+
+def _settle(monitor: tracers.Monitor) -> None:
+    """Waits until what has happened so far is in the log: the end of a program that is run for that is."""
+    child = subprocess.Popen(["/bin/true"])
+    child.wait()
+    wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % child.pid)
+    deadline = time.monotonic() + tracers.SETTLE_SECONDS
+    with monitor.log.open("rb") as log:
+        while True:
+            log.seek(max(log.seek(0, 2) - (16 << 20), 0))
+            if wanted.search(log.read()):
+                return
+            check(time.monotonic() < deadline, "the end of a program is not in the log")
+            time.sleep(0.1)
+
+
+def run(monitor: tracers.Monitor, command: list[str] | None, idle_seconds: float) -> Seen:
+    """Runs one workload under a running monitor and counts it."""
+    monitor.read_log(monitor.take_log(), None)
+    began = time.monotonic()
+    if command is None:
+        time.sleep(idle_seconds)
+        seconds, pid = time.monotonic() - began, None
+    else:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        status, seconds, pid = child.wait(), time.monotonic() - began, child.pid
+        check(status in (0, 1), f"{command}: status {status}")
+    _settle(monitor)
+    taken = monitor.take_log()
+    with taken.open("rb") as opened:
+        found = count(opened, pid)
+    monitor.read_log(taken, None)
+    found.seconds = seconds
+    return found
+
+
+def suppressed(monitor: tracers.Monitor) -> dict[str, int]:
+    """What each own rule has left out so far."""
+    return {name: rule["count"] for name, rule in monitor.fresh_status()["exclusions"].items()}
+
+
+def rules() -> list[dict[str, str]]:
+    """The own rules that are measured, with this machine's paths."""
+    words = {
+        "cc1": subprocess.run(["gcc", "-print-prog-name=cc1"], check=True, capture_output=True, text=True).stdout.strip(),
+        "library": str(Path(statistics.__file__).parent),
+    }
+    return [{key: value.format(**words) for key, value in rule.items()} for rule in RULES]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one cycle of an act: ns added, us of the monitor's CPU, its events and their bytes."""
+
+    added_ns: float
+    monitor_us: float
+    events: float
+    bytes: float
+
+
+def costs(directory: Path, count_of: int, rounds: int) -> dict[str, Cost]:
+    """What each act costs, traced (profile trace: nothing folds) over untraced. An exec or fork is done a tenth as often."""
+    program, place = directory / "acts", directory / "acts.d"
+    place.mkdir(exist_ok=True)
+    subprocess.run(["gcc", "-O1", "-static", "-w", "-o", program, Path(__file__).with_name("acts.c")], check=True)
+
+    def times(name: str) -> int:
+        return count_of // 10 if name in ("process_fork", "process_exec") else count_of
+
+    def once(name: str) -> tuple[float, int]:
+        words = ["taskset", "-c", str(load.LOAD_CPU), str(program), name, str(times(name)), str(place)]
+        child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        output, _ = child.communicate()
+        check(child.returncode == 0, f"acts {name}: status {child.returncode}")
+        return float(output), child.pid
+
+    def untraced() -> dict[str, float]:
+        return {name: min(once(name)[0] for _ in range(rounds)) for name in ACTS}
+
+    before, traced, seen, cpu, problems = untraced(), dict[str, float](), dict[str, Seen](), dict[str, float](), list[str]()
+    with tracers.running(directory / "cost-monitor", "trace", problems) as monitor:
+        for name in ACTS:
+            monitor.read_log(monitor.take_log(), None)
+            used, best, pids = tracers.cpu_time(monitor.pid).exact, [], []
+            for _ in range(rounds):
+                took, pid = once(name)
+                best.append(took)
+                pids.append(pid)
+            _settle(monitor)
+            cpu[name], traced[name] = tracers.cpu_time(monitor.pid).exact - used, min(best)
+            taken = monitor.take_log()
+            everything, seen[name] = count(taken.read_bytes().splitlines(keepends=True), None), Seen()
+            for pid in pids:
+                mine = count(taken.read_bytes().splitlines(keepends=True), pid)
+                seen[name].lines += mine.lines
+                seen[name].bytes += mine.bytes
+            monitor.read_log(taken, None)
+            cpu[name] *= seen[name].lines.total() / everything.lines.total()  # others' events took their share
+    after = untraced()
+    check(not problems, "; ".join(problems))
+    found = {}
+    for name in ACTS:
+        cycles = times(name) * rounds
+        found[name] = Cost(
+            traced[name] - (before[name] + after[name]) / 2,
+            cpu[name] / cycles * 1e6,
+            seen[name].lines.total() / cycles,
+            seen[name].bytes.total() / cycles,
+        )
+    return found
+
+
+def measure(directory: Path, small: bool = False, profiles: tuple[str, ...] = PROFILES) -> dict[str, Any]:
+    """All of it: {"seen": {workload: {profile: Seen}}, "rules": {workload: {rule: left out}}, "costs": {act: Cost}}."""
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    todo, problems = commands(directory, small), list[str]()
+    seen: dict[str, dict[str, Seen]] = {name: {} for name in todo}
+    for command in todo.values():
+        if command is not None:
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # caches are warm
+    for profile in profiles:
+        print(f"profile {profile}", flush=True)
+        with tracers.running(directory / "monitor", profile, problems) as monitor:
+            for name, command in todo.items():
+                seen[name][profile] = run(monitor, command, 1 if small else 20)
+                print(f"  {name}: {seen[name][profile].lines.total()} events", flush=True)
+    left: dict[str, dict[str, int]] = {}
+    print("own rules, profile full", flush=True)
+    with tracers.running(directory / "monitor", "full", problems, exclusions=rules()) as monitor:
+        for name, command in todo.items():
+            before = suppressed(monitor)
+            run(monitor, command, 1 if small else 20)
+            left[name] = {rule: value - before[rule] for rule, value in suppressed(monitor).items()}
+    check(not problems, "; ".join(problems))
+    print("costs", flush=True)
+    return {"seen": seen, "rules": left, "costs": costs(directory, 200 if small else 5000, 1 if small else 3)}
+
+
+def coverage() -> dict[str, tuple[int, int]]:
+    """Calls and operations that are seen, of all, by family of docs/coverage.md's tables."""
+    found: dict[str, tuple[int, int]] = {}
+    family = ""
+    for line in (ROOT / "docs" / "coverage.md").read_text().splitlines():
+        if line.startswith("## "):
+            family = line[3:]
+        elif line.startswith("| ") and line.split("|")[1].strip().isdigit():
+            seen, every = found.get(family, (0, 0))
+            found[family] = seen + ("not seen" not in line.split("|")[3]), every + 1
+    return found
+
+
+def page(found: dict[str, Any], about: dict[str, Any]) -> str:
+    """docs/workloads.md."""
+    lines = [
+        "# What is logged of ordinary work, and what an event costs",
+        "",
+        "Made by `sudo make workloads` (some minutes; nothing else should run). Of each workload the events of its own processes; of the idle host all",
+        f"events of 20 s, whoever was active. {about['cpu']}, {about['cpus']} CPUs, Linux {about['kernel']}; load average before it {about['load_average']:.1f}.",
+        "",
+        "## Profiles",
+        "",
+        "Events and bytes of one run of the workload (the web server: of 5 s); events a second and GB a day if it went on like that.",
+        "",
+        "| workload | profile | events | of full | MB | bytes an event | events/s | GB/day |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, by_profile in found["seen"].items():
+        full = by_profile["full"].lines.total()
+        for profile, seen in by_profile.items():
+            total, size = seen.lines.total(), seen.bytes.total()
+            mean = f"{size / total:,.0f}" if total else "-"
+            part = f"{total / full:.0%}" if name != "idle host" and full else "-"
+            lines.append(
+                f"| {name} | {profile} | {total:,} | {part} | {size / 1e6:,.2f} | {mean} | {seen.per_second:,.1f} | {seen.gb_per_day:,.2f} |"
+            )
+    lines += [
+        "", "`trace` against `full` is what folding saves, `standard` against `full` the rule for quiet objects.", "",
+        "## Own rules", "", "Acts that each rule left out of the same workloads, profile full, in the order in which they are asked:", "",
+        "| workload | " + " | ".join(rule["name"] for rule in RULES) + " |", "|---" * (len(RULES) + 1) + "|",
+    ]  # fmt: skip
+    for name, left in found["rules"].items():
+        lines.append(f"| {name} | " + " | ".join(f"{left.get(rule['name'], 0):,}" for rule in RULES) + " |")
+    lines += ["", "The rules:", "", *(f"* {rule}" for rule in RULES), "", "## Cost by event", ""]
+    lines += [
+        "One cycle of each act, 5,000 times (fork and exec 500 times), best of three, traced (profile trace: nothing folds) minus untraced; the monitor's CPU by its events' share.", "",
+        "| act | events of a cycle | added, ns | monitor's CPU, us | bytes in the log |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, cost in found["costs"].items():
+        lines.append(
+            f"| {name} | {' + '.join(ACTS[name])} | {cost.added_ns:,.0f} | {cost.monitor_us:,.1f} | {cost.bytes:,.0f} |"
+        )
+    lines += ["", "## Coverage", "", "Seen, of all; each one with its reason is in [coverage.md](coverage.md).", ""]
+    lines += ["| what | seen | all |", "|---|---|---|"]
+    lines += [f"| {family} | {seen} | {every} |" for family, (seen, every) in coverage().items()]
+    lines.append(f"| events of the catalogue | {len(events.EVENT)} | {len(events.EVENT)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measures and writes the page."""
+    about, directory = load.machine(), ROOT / "var" / "workloads"
+    try:
+        PAGE.write_text(page(measure(directory), about), encoding="utf-8")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(PAGE.read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
