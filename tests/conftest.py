@@ -17,14 +17,19 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests import compiled  # makes the directory that the processes which share the tests share, before they begin
+
 if TYPE_CHECKING:
     from tests.elasticsearch.server import Server
 
+__all__ = ["compiled"]
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
 FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
-TOGETHER = {"elasticsearch": "elasticsearch", "kernels": "kernels"}
-"""folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package"""
+TOGETHER = {"elasticsearch": "elasticsearch", "kernels": "kernels", "service": "service", "bench": "bench"}
+"""folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package, a machine"""
+RARE = {"test_file_events.py", "test_io_uring.py"}
+"""tests of syscalls that nothing else uses, and that floods therefore are made of (harness.ONLY_OURS)"""
 
 # A shell's background job ignores SIGINT, and so would every program that these tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,12 +66,29 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the tests of tests/kernel and tests/bench by their folder, so that none can be forgotten."""
+    groups: dict[pytest.Item, str] = {}
     for item in items:
         if item.path.is_relative_to(ROOT / "tests"):
             folder = item.path.relative_to(ROOT / "tests").parts[0]
             for mark in FOLDER_MARKS.get(folder, ()):
                 item.add_marker(mark)
-            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, item.path.name)))
+            groups[item] = group_of(item, folder)
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: groups.get(item) != "floods")  # the longest group begins first
+
+
+def group_of(item: pytest.Item, folder: str) -> str:
+    """Tests of one group run one after the other, in one process; those of another may run at the same time.
+
+    What floods the kernel's rings, and what a flood would count, are one group.
+    """
+    floods = item.path.name in RARE or hasattr(getattr(item, "module", None), "alone")
+    return "floods" if folder == "kernel" and floods else TOGETHER.get(folder, item.path.name)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """-n auto: one process more than CPUs, since a test that starts a monitor also waits for it."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures are made

@@ -68,7 +68,7 @@ def test_it_makes_no_memory_executable() -> None:
     """numba does: it cannot even be imported so, which is why a hardened service needs the module."""
     if subprocess.run([sys.executable, "-c", DENY], check=False, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("this kernel has no PR_SET_MDWE (Linux 6.3)")
-    assert "1 passed" in python(DENY + EQUAL)
+    assert "1 passed" in python(DENY + EQUAL, EBPF_MONITOR_STREAMS="5")
     numba = subprocess.run([sys.executable, "-c", DENY + "import numba"], capture_output=True, text=True, check=False)
     assert "cannot allocate executable memory" in numba.stderr
 
@@ -76,4 +76,4 @@ def test_it_makes_no_memory_executable() -> None:
 @pytest.mark.slow
 def test_numba_writes_the_same_bytes() -> None:
     """Where there is no module: a C compiler is missing, or a source was changed since."""
-    assert "1 passed" in python(EQUAL, EBPF_MONITOR_JIT="1")
+    assert "1 passed" in python(EQUAL, EBPF_MONITOR_JIT="1", EBPF_MONITOR_STREAMS="5")

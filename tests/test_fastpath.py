@@ -93,7 +93,7 @@ def both(build: Any, origin: Origin = fakes.ORIGIN) -> tuple[bytes, bytes, int]:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=25)
+@settings(max_examples=int(os.environ.get("EBPF_MONITOR_STREAMS", "25")))
 def test_compiled_and_plain_encoder_write_equal_bytes(seed: int) -> None:
     assert written(seed) == written(seed, plain=True)
 

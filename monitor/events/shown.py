@@ -29,10 +29,7 @@ CLAIM_SHOWN: tuple[Shown, ...] = (
     Shown("file.path", "keyword", "the caller's name, made absolute where its base is known"), Shown("file.name", "keyword", "its last name"),
 )
 """What names a file of which there is the caller's word only."""
-SOCKET_SHOWN: tuple[Shown, ...] = (
-    Shown("source.ip", "ip", "local address"), Shown("source.port", "long", "local port"),
-    Shown("destination.ip", "ip", "remote address"), Shown("destination.port", "long", "remote port"),
-    Shown("network.transport", "keyword", "tcp, udp, ..."), Shown("network.type", "keyword", "ipv4 or ipv6"),
+SOCKET_ITSELF: tuple[Shown, ...] = (
     Shown("ebpf.socket.family", "keyword", "address family"), Shown("ebpf.socket.type", "keyword", "socket type"),
     Shown("ebpf.socket.inode", "keyword", "inode number of the socket"),
     Shown("ebpf.socket.cookie", "keyword", "the kernel's cookie of the socket, where it has one"),
@@ -40,7 +37,14 @@ SOCKET_SHOWN: tuple[Shown, ...] = (
     Shown("ebpf.socket.path", "keyword", "name of the local Unix socket; @ begins an abstract one"),
     Shown("ebpf.socket.peer_path", "keyword", "name of the remote Unix socket"),
 )
-"""What names a socket."""
+"""What names a socket of any family."""
+SOCKET_SHOWN: tuple[Shown, ...] = (
+    Shown("source.ip", "ip", "local address"), Shown("source.port", "long", "local port"),
+    Shown("destination.ip", "ip", "remote address"), Shown("destination.port", "long", "remote port"),
+    Shown("network.transport", "keyword", "tcp, udp, ..."), Shown("network.type", "keyword", "ipv4 or ipv6"),
+    *SOCKET_ITSELF,
+)
+"""The same, and between whom."""
 BULK_SHOWN: tuple[Shown, ...] = (
     Shown("ebpf.unresolved", "boolean", "the object was not known any more when the record was read"),
 )

@@ -1,4 +1,4 @@
-"""The start: what lies there from before, who else runs, what the host lacks, and what the self-test refuses."""
+"""The start: what lies there from before, and who else runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
-
-SHIFTED = """
-_offsets = probes.offsets
-probes.offsets = lambda btf: {{name: at + ({by} if name == "{name}" else 0) for name, at in _offsets(btf).items()}}
-from monitor.kernel import compile, loader
-from monitor.kernel.btf import Btf
-loader.compile_in_child = lambda made: compile.compiled(made, Btf())
-"""
 
 
 @pytest.fixture
@@ -139,55 +131,3 @@ def test_a_bpf_file_system_that_is_not_mounted_is_mounted_and_said(
     assert monitor.stop() == 0
     assert check_mixed(monitor, acts, 1009) == 1009
     assert not monitor.pin_dir.exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "by", "said"),
-    [
-        ("OFF_cred__euid", 4, "cred.euid"),
-        ("OFF_inode__i_ino", -8, "inode.i_ino"),
-        ("OFF_dentry__d_name__name", 8, "file.f_path"),
-        ("OFF_task_struct__start_boottime", 8, "task_struct.start_boottime"),
-    ],
-)
-def test_a_wrong_offset_is_refused_by_the_self_test_which_names_the_field(
-    monitor: MonitorRun, name: str, by: int, said: str
-) -> None:
-    monitor.runner = SHIFTED.format(name=name, by=by)
-    monitor.lends = False  # nobody else may find what is compiled here
-    assert monitor.launch().wait(60) == 1
-    assert "the probes misread this kernel" in monitor.output
-    assert said in monitor.output
-    assert "Traceback" not in monitor.output
-    assert monitor.captures() == []
-
-
-def test_hooks_that_do_not_keep_their_promise_are_gone_without(tmp_path: Path) -> None:
-    """The feature test says yes, the kernel then refuses: the monitor runs, by the caller's word."""
-    pins = BPFFS / f"ebpf-monitor-refused-{os.getpid()}"
-    promise = "from monitor.kernel import pins\npins.optional_hooks = lambda btf: ('path_unlink',)"
-    monitor = MonitorRun(tmp_path / "monitor", pins, {"profile": "minimal"}, runner=promise)
-    try:
-        monitor.start()
-        assert monitor.stop() == 0
-        (told,) = [one["ebpf"]["monitor"] for one in monitor.documents(b'"event":"monitor_start"')]
-        source = dict(one.split(": ") for one in told["name_sources"])["file_delete"]
-        assert (source == "caller") == ("going on without them" in monitor.output)
-        assert ("fentry/security_path_unlink" in told["hooks"]) == (source == "hook")
-    finally:
-        monitor.finish()
-
-
-def test_a_kernel_that_lacks_what_the_programs_need_is_refused_in_one_line(tmp_path: Path) -> None:
-    """As Linux 5.10 is (docs/kernels.md): here one of the attempts is made to fail, by a helper that no kernel has."""
-    pins = BPFFS / f"ebpf-monitor-lacking-{os.getpid()}"
-    unknown = "from monitor.kernel import pins\npins._NEEDED['a helper'] = lambda: pins._load(pins._CURRENT_TASK.replace('9e000000', 'ffffff0f'))"
-    monitor = MonitorRun(tmp_path / "monitor", pins, {"profile": "minimal"}, runner=unknown)
-    try:
-        assert monitor.launch().wait(60) == 1
-        assert "lacks what the programs cannot do without: a helper: BPF_PROG_LOAD(probe): " in monitor.output
-        assert "invalid func unknown#" in monitor.output
-        assert "Traceback" not in monitor.output
-        assert monitor.captures() == []
-    finally:
-        monitor.finish()
