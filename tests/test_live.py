@@ -218,7 +218,7 @@ def test_live_keys_are_those_that_the_operators_were_promised() -> None:
     fixed = {key.name for key in KEYS if not key.live}
     assert fixed == {
         "events_dir", "output_dir", "storage_type", "ship_user", "run_dir", "pin_dir",
-        "ring_bytes", "control_ring_bytes", "control_lane",
+        "ring_bytes", "control_ring_bytes", "control_lane", "log_compression", "log_compression_level",
         "es_config.es_index", "es_config.index_period", "es_config.profile",
     }  # fmt: skip
 
