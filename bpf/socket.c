@@ -98,8 +98,8 @@ static inline s64 message_bytes(struct arguments *in, u32 compat, s64 messages) 
 /* Where a message came with control bytes, there may be descriptors in them. */
 static inline int came(u64 *ctx, struct account *h, struct arguments *in, u32 compat, u32 call, u32 op, s64 ret) {
   u64 size = 0;
-  if (op != OP_READ || !(call & CALL_MSG) || ret < 0) return done(ctx, h, ret);
-  read_user(&size, compat ? 4 : 8, (void *)(in->a[1] + (compat ? 20 : 40)));
+  if (op != OP_READ || !(call & (CALL_MSG | CALL_MMSG)) || ret < 0) return done(ctx, h, ret);
+  if (call & CALL_MSG) read_user(&size, compat ? 4 : 8, (void *)(in->a[1] + (compat ? 20 : 40))); else size = ret;
   if (!size) return end(h);
   h->swept = 0;
   go(ctx, TAIL_RIGHTS);
@@ -150,11 +150,33 @@ int socket_io(u64 *ctx) {
 #define CONTROL_OF(m, p, n) { if (compat) { u32 v_[2] = {}; read_user(v_, 8, (void *)((m) + 16)); p = v_[0]; n = v_[1]; } \
                               else { u64 v_[2] = {}; read_user(v_, 16, (void *)((m) + 32)); p = v_[0]; n = v_[1]; } }
 #define MOST_RIGHTS 24    /* that are told one by one: each takes one tail call */
-/* Tail: one descriptor after the other; how far it came is kept in `swept`. */
+/* The next message of a recvmmsg, from `in->bytes` on, that came with control bytes. */
+static inline u32 next_message(struct arguments *in, u64 task, u32 compat, s64 messages) {
+  u32 i;
+#pragma nounroll
+  EACH(i, 1024, task) {                              /* UIO_MAXIOV */
+    u64 n = 0; s64 m = *(volatile s64 *)&in->bytes; if (m >= messages) break;
+    read_user(&n, compat ? 4 : 8, (void *)(in->a[1] + m * (compat ? 32 : 64) + (compat ? 20 : 40)));
+    if (n) break;
+    *(volatile s64 *)&in->bytes = m + 1;
+  }
+  return *(volatile s64 *)&in->bytes;
+}
+/* Tail: one descriptor after the other; how far it came is kept in `swept`: descriptors of this message, all that were told, the message. */
 int rights(u64 *ctx) {
   ENTER_CALL
-  u64 control, size, at, f, head; u32 o, i, length, w[2], received = 0, done = h->swept; s32 fd = -1; struct endpoints x;
-  CONTROL_OF(in->a[1], control, size)
+  u64 control, size, at, f, head, message; u32 o, i, length, w[2], received = 0, done = h->swept & 255, told = h->swept >> 8 & 255, m = h->swept >> 16, rest;
+  s32 fd = -1; struct endpoints x;
+  if (call & CALL_MMSG) {                            /* only Unix sockets pass descriptors; others have control bytes with each message */
+    u64 sock = 0, sk = 0; u16 family = 0; f = fd_file(task, (u32)in->a[0]);
+    if (f) KL(sock, f, OFF_file__private_data);
+    RD(&sk, 8, sock + OFF_socket__sk); RD(&family, 2, sk + OFF_sock__family);
+    in->bytes = m;
+    if (family == 1) m = next_message(in, task, compat, ret);
+    if (family != 1 || (s64)m >= ret) { h->swept = 0; return end(h); }
+  }
+  message = in->a[1] + (u64)m * (compat ? 32 : 64);
+  CONTROL_OF(message, control, size)
   at = control; head = compat ? 12 : 16;
 #pragma nounroll
   for (i = 0; i < 4; i++) {                /* before them may come credentials, a process's descriptor and a security context */
@@ -164,18 +186,23 @@ int rights(u64 *ctx) {
     if (w[0] == 1 && w[1] == 1) { received = (length - head) >> 2; break; }      /* SOL_SOCKET, SCM_RIGHTS */
     at += compat ? (length + 3) & ~3u : (length + 7) & ~7u;
   }
-  if (done >= received || received > 253) { h->swept = 0; return end(h); }        /* SCM_MAX_FD */
+  if (done >= received || received > 253) {                                        /* SCM_MAX_FD */
+    h->swept = told << 8 | (m + 1) << 16;
+    if (call & CALL_MMSG && (s64)m + 1 < ret) go(ctx, TAIL_RIGHTS);
+    h->swept = 0;
+    return end(h);
+  }
   read_user(&fd, 4, (void *)(at + head + 4 * done));
   f = fd >= 0 ? fd_file(task, (u32)fd) : 0;
   struct scratch *s = record_begin(task, ts, cpu, FILE_RECEIVE, ret, nr, kf, fd); if (!s) return end(h);
   o = blob_task(s, 0, task);
-  s->e.arg = received;
+  s->e.arg = received; rest = received - done - 1; s->e.arg2 = told + 1 >= MOST_RIGHTS ? rest : 0;
   if (f) { f = CAST(f, ID_file); identify(s, f); o = blob_file(s, o, BLOB_PATH, f); }
   f = fd_file(task, (u32)in->a[0]);
   if (f) { u64 key = look_at_socket(f, c->seed, &x); o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511); }
   record_end(ctx, h, s, o, CLASS_FILE);
-  h->swept = done + 1;
-  if (done + 1 < received && done + 1 < MOST_RIGHTS) go(ctx, TAIL_RIGHTS);
+  h->swept = (done + 1) | (told + 1) << 8 | m << 16;
+  if ((rest || call & CALL_MMSG) && told + 1 < MOST_RIGHTS) go(ctx, TAIL_RIGHTS);
   h->swept = 0;
   return end(h);
 }

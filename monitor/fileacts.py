@@ -156,6 +156,8 @@ def _map(record: Record, found: Names, extra: Document) -> None:
 def _receive(record: Record, found: Names, extra: Document) -> None:
     if record.values["arg"]:
         extra["received"] = record.values["arg"]
+    if record.values["arg2"]:
+        extra["left_out"] = record.values["arg2"]
     if "socket" in record.blobs:
         through = naming.endpoint(*socket_blob(record.blobs["socket"]))
         extra["socket"] = through.ebpf["socket"]

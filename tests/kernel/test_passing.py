@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.acts import Script
+from tests.kernel.acts import Script, compile_c
 from tests.kernel.monitor_process import Document, MonitorProcess, name_of
 
 TOLD = 24
@@ -49,6 +50,7 @@ def test_a_descriptor_that_comes_from_another_process_is_told_with_its_file(
     assert [one["file"]["path"] for one in came] == names[:TOLD]
     assert [str(one["ebpf"]["fd"]) for one in came] == got[:TOLD]
     assert {one["ebpf"]["received"] for one in came} == {count}
+    assert [one["ebpf"].get("left_out") for one in came] == [None] * (len(came) - 1) + [count - TOLD if count > TOLD else None]
     assert {(one["ebpf"]["socket"]["inode"], one["ebpf"]["socket"]["peer_inode"]) for one in came} == {(b, a)}
     about = os.stat(names[0])
     assert (came[0]["file"]["inode"], came[0]["ebpf"]["path_source"]) == (str(about.st_ino), "file")
@@ -58,6 +60,57 @@ def test_a_descriptor_that_comes_from_another_process_is_told_with_its_file(
     moved = [one for one in found if name_of(one) in ("socket_send", "socket_receive")]
     ends = [(one["ebpf"]["socket"]["inode"], one["ebpf"]["socket"]["peer_inode"]) for one in moved]
     assert ends == [(a, b), (b, a), (b, a), (a, b)]
+
+
+# Three messages of one recvmmsg with so many descriptors each; prints their numbers, one message a line.
+MANY = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+int main(int c, char **v) {
+  int pair[2], f = open(v[1], O_RDONLY), one = 1; static char control[3][2048], data[3][8]; struct mmsghdr m[3] = {0}; struct iovec io[3];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair)) return 1;
+  if (c > 5) setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &one, sizeof one);
+  for (int i = 0; i < 3; i++) {
+    int n = atoi(v[2 + i]); char space[2048] = {0}; struct iovec x = {"x", 1}; struct msghdr h = {.msg_iov = &x, .msg_iovlen = 1, .msg_control = space, .msg_controllen = n ? CMSG_SPACE(4 * n) : 0};
+    if (n) { struct cmsghdr *k = CMSG_FIRSTHDR(&h); k->cmsg_level = SOL_SOCKET; k->cmsg_type = SCM_RIGHTS; k->cmsg_len = CMSG_LEN(4 * n); for (int j = 0; j < n; j++) memcpy(CMSG_DATA(k) + 4 * j, &f, 4); }
+    if (sendmsg(pair[0], &h, 0) != 1) return 2;
+    io[i] = (struct iovec){data[i], 8}; m[i].msg_hdr = (struct msghdr){.msg_iov = &io[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = 2048};
+  }
+  if (recvmmsg(pair[1], m, 3, 0, 0) != 3) return 3;
+  for (int i = 0; i < 3; i++) {
+    for (struct cmsghdr *k = CMSG_FIRSTHDR(&m[i].msg_hdr); k; k = CMSG_NXTHDR(&m[i].msg_hdr, k))
+      if (k->cmsg_type == SCM_RIGHTS) for (int j = 0; j < (k->cmsg_len - CMSG_LEN(0)) / 4; j++) printf("%d ", ((int *)CMSG_DATA(k))[j]);
+    printf("\n");
+  }
+  return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 2), (0, 30, 1), (20, 3, 9)])
+@pytest.mark.parametrize("more", [(), ("credentials",)], ids=["", "credentials"])
+def test_descriptors_of_several_messages_at_once(
+    monitor: MonitorProcess, programs: Path, place: Path, counts: tuple[int, ...], more: tuple[str, ...]
+) -> None:
+    (place / "f").write_bytes(b"x")
+    program = compile_c(programs, "many", MANY)
+    child = subprocess.Popen([program, place / "f", *map(str, counts), *more], stdout=subprocess.PIPE, text=True)
+    numbers = [[int(one) for one in line.split()] for line in child.communicate(timeout=60)[0].splitlines()]
+    assert child.returncode == 0
+    assert tuple(map(len, numbers)) == counts
+    came = [one for one in monitor.lifetime(child.pid) if name_of(one) == "file_receive"]
+    wanted = [(number, len(message)) for message in numbers for number in message][:TOLD]
+    assert [(one["ebpf"]["fd"], one["ebpf"]["received"]) for one in came] == wanted
+    assert {(one["ebpf"]["syscall"], one["file"]["path"]) for one in came} == {("recvmmsg", str(place / "f"))}
+    if sum(counts) > TOLD:
+        told_of_last = sum(1 for _ in itertools.takewhile(lambda one: one[1] == wanted[-1][1], reversed(wanted)))
+        assert came[-1]["ebpf"].get("left_out", 0) == wanted[-1][1] - told_of_last
+    assert not any("left_out" in one["ebpf"] for one in came[:-1])
 
 
 def test_both_ends_of_a_pipe_are_one_object(monitor: MonitorProcess, script: Script) -> None:
