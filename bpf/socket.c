@@ -162,11 +162,34 @@ static inline u32 next_message(struct arguments *in, u64 task, u32 compat, s64 m
   }
   return *(volatile s64 *)&in->bytes;
 }
+/* How many descriptors stand in a message's control bytes, and where their numbers are. */
+static inline u32 find_rights(u64 control, u64 size, u32 compat, u64 *numbers) {
+  u64 at = control, head = compat ? 12 : 16; u32 i, length, w[2];
+#pragma nounroll
+  for (i = 0; i < 4; i++) {                /* before them may come credentials, a process's descriptor and a security context */
+    length = w[0] = w[1] = 0;
+    read_user(&length, 4, (void *)at); read_user(w, 8, (void *)(at + head - 8));
+    if (length < head || at + length > control + size) break;
+    if (w[0] == 1 && w[1] == 1) { *numbers = at + head; return (length - head) >> 2; }      /* SOL_SOCKET, SCM_RIGHTS */
+    at += compat ? (length + 3) & ~3u : (length + 7) & ~7u;
+  }
+  return 0;
+}
+/* One of them: `through` is the socket's file. */
+static inline int tell_right(u64 *ctx, struct account *h, struct config *c, u64 task, u64 ts, u32 cpu, s64 ret, u16 nr, u16 kf, s32 fd, u64 through, u32 received, u32 left) {
+  u32 o; u64 f = fd >= 0 ? fd_file(task, (u32)fd) : 0; struct endpoints x;
+  struct scratch *s = record_begin(task, ts, cpu, FILE_RECEIVE, ret, nr, kf, fd); if (!s) return 0;
+  o = blob_task(s, 0, task);
+  s->e.arg = received; s->e.arg2 = left;
+  if (f) { f = CAST(f, ID_file); identify(s, f); o = blob_file(s, o, BLOB_PATH, f); }
+  if (through) { u64 key = look_at_socket(through, c->seed, &x); o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511); }
+  record_end(ctx, h, s, o, CLASS_FILE);
+  return 1;
+}
 /* Tail: one descriptor after the other; how far it came is kept in `swept`: descriptors of this message, all that were told, the message. */
 int rights(u64 *ctx) {
   ENTER_CALL
-  u64 control, size, at, f, head, message; u32 o, i, length, w[2], received = 0, done = h->swept & 255, told = h->swept >> 8 & 255, m = h->swept >> 16, rest;
-  s32 fd = -1; struct endpoints x;
+  u64 control, size, at = 0, f, message; u32 received, done = h->swept & 255, told = h->swept >> 8 & 255, m = h->swept >> 16, rest; s32 fd = -1;
   if (call & CALL_MMSG) {                            /* only Unix sockets pass descriptors; others have control bytes with each message */
     u64 sock = 0, sk = 0; u16 family = 0; f = fd_file(task, (u32)in->a[0]);
     if (f) KL(sock, f, OFF_file__private_data);
@@ -177,30 +200,16 @@ int rights(u64 *ctx) {
   }
   message = in->a[1] + (u64)m * (compat ? 32 : 64);
   CONTROL_OF(message, control, size)
-  at = control; head = compat ? 12 : 16;
-#pragma nounroll
-  for (i = 0; i < 4; i++) {                /* before them may come credentials, a process's descriptor and a security context */
-    length = w[0] = w[1] = 0;
-    read_user(&length, 4, (void *)at); read_user(w, 8, (void *)(at + head - 8));
-    if (length < head || at + length > control + size) break;
-    if (w[0] == 1 && w[1] == 1) { received = (length - head) >> 2; break; }      /* SOL_SOCKET, SCM_RIGHTS */
-    at += compat ? (length + 3) & ~3u : (length + 7) & ~7u;
-  }
+  received = find_rights(control, size, compat, &at);
   if (done >= received || received > 253) {                                        /* SCM_MAX_FD */
     h->swept = told << 8 | (m + 1) << 16;
     if (call & CALL_MMSG && (s64)m + 1 < ret) go(ctx, TAIL_RIGHTS);
     h->swept = 0;
     return end(h);
   }
-  read_user(&fd, 4, (void *)(at + head + 4 * done));
-  f = fd >= 0 ? fd_file(task, (u32)fd) : 0;
-  struct scratch *s = record_begin(task, ts, cpu, FILE_RECEIVE, ret, nr, kf, fd); if (!s) return end(h);
-  o = blob_task(s, 0, task);
-  s->e.arg = received; rest = received - done - 1; s->e.arg2 = told + 1 >= MOST_RIGHTS ? rest : 0;
-  if (f) { f = CAST(f, ID_file); identify(s, f); o = blob_file(s, o, BLOB_PATH, f); }
-  f = fd_file(task, (u32)in->a[0]);
-  if (f) { u64 key = look_at_socket(f, c->seed, &x); o = blob_end(s, o, BLOB_SOCKET, write_socket(blob_at(s, o), key, ts, 0, &x) & 511); }
-  record_end(ctx, h, s, o, CLASS_FILE);
+  read_user(&fd, 4, (void *)(at + 4 * done));
+  rest = received - done - 1;
+  if (!tell_right(ctx, h, c, task, ts, cpu, ret, nr, kf, fd, fd_file(task, (u32)in->a[0]), received, told + 1 >= MOST_RIGHTS ? rest : 0)) return end(h);
   h->swept = (done + 1) | (told + 1) << 8 | m << 16;
   if ((rest || call & CALL_MMSG) && told + 1 < MOST_RIGHTS) go(ctx, TAIL_RIGHTS);
   h->swept = 0;

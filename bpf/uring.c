@@ -244,9 +244,31 @@ int io_uring_complete(u64 *ctx) {
 next:
   if (!more && Q8(io_kiocb__flags) & REQ_MULTISHOT) pending.delete(&request);
   if (h->phase == 1 && ret) { h->phase = 2; go_uring(ctx, URING_TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
+  if (nr == URING_RECVMSG && ret >= 0 && !(Q8(io_kiocb__flags) & REQ_MULTISHOT)) { h->swept = 0; go_uring(ctx, URING_TAIL_RIGHTS); return give_up(h, CLASS_FILE); }
   return end(h);
 }
 
+/* Tail: descriptors that came with a single RECVMSG, as bpf/socket.c tells those of the call. */
+int uring_rights(u64 *ctx) {
+  ENTER_COMPLETION
+  u64 control[2] = {}, at = 0; u32 done = h->swept, received, rest; s32 fd = -1;
+  read_user(control, 16, (void *)(Q8(io_sr_msg__umsg) + 32));
+  received = control[1] ? find_rights(control[0], control[1], 0, &at) : 0;
+  h->swept = 0;
+  if (done >= received || received > 253) return end(h);
+  read_user(&fd, 4, (void *)(at + 4 * done));
+  rest = received - done - 1;
+  u64 through = Q8(io_kiocb__file);
+#if CASTS
+  through = through ? CAST(through, ID_file) : 0;
+#endif
+  if (!tell_right(ctx, h, c, task, ts, cpu, ret, nr, kf, fd, through, received, done + 1 >= MOST_RIGHTS ? rest : 0)) return end(h);
+  if (!rest || done + 1 >= MOST_RIGHTS) return end(h);
+  h->swept = done + 1;
+  go_uring(ctx, URING_TAIL_RIGHTS);
+  h->swept = 0;
+  return give_up(h, CLASS_FILE);
+}
 /* Tail: says who the submitter is, and starts again. */
 int uring_define_task(u64 *ctx) {
   ENTER_COMPLETION

@@ -41,6 +41,7 @@ _TAILS = (
     "uring_object",
     "uring_socket",
     "uring_socket_record",
+    "uring_rights",
 )
 JUMPS = {"jump_uring": _TAILS, "jump_submit": ("uring_told",)}
 """Jump table -> the programs in it."""
@@ -64,11 +65,12 @@ UNSEEN: dict[str, str] = {
 NOTES = """The subject is the task that submitted, also where a working or polling thread (SQPOLL) of the kernel carries the
 request out. Names are the kernel's own copies: no other thread can change them after the request was accepted.
 Event time is the completion's. Not known: the address of a BIND that failed, and of a single SENDMSG or RECVMSG on
-an unconnected socket. A completion that the caller suppresses (IOSQE_CQE_SKIP_SUCCESS), or that cannot be tied to
-its request, leaves a `kernel_io_uring_request`, made when the request was accepted: what was asked for is known,
-what came of it is not. What a multishot request received is known by the ring and the caller's user_data; a process
-can forge such completions of its own rings by MSG_RING. A kernel that lacks `io_uring_tracepoints` (monitor_start
-says so; 6.12 and older do, see [kernels](kernels.md)) shows the set-up of a ring only."""
+an unconnected socket; descriptors that a multishot RECVMSG brings. A completion that the caller suppresses
+(IOSQE_CQE_SKIP_SUCCESS), or that cannot be tied to its request, leaves a `kernel_io_uring_request`, made when the
+request was accepted: what was asked for is known, what came of it is not. What a multishot request received is known
+by the ring and the caller's user_data; a process can forge such completions of its own rings by MSG_RING. A kernel
+that lacks `io_uring_tracepoints` (monitor_start says so; 6.12 and older do, see [kernels](kernels.md)) shows the
+set-up of a ring only."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ _BOTH = {_READS: ("file_read", "socket_receive"), _WRITES: ("file_write", "socke
 _SEEN: dict[str, _Operation] = {
     **dict.fromkeys(("READV", "READ_FIXED", "READ", "READ_MULTISHOT", "READV_FIXED"), _READS),
     **dict.fromkeys(("WRITEV", "WRITE_FIXED", "WRITE", "WRITEV_FIXED"), _WRITES),
-    **dict.fromkeys(("RECVMSG", "RECV", "RECV_ZC"), _RECEIVES),
+    **dict.fromkeys(("RECV", "RECV_ZC"), _RECEIVES),
+    "RECVMSG": _Operation(READ, "", ("socket_receive", "file_receive")),
     **dict.fromkeys(("SENDMSG", "SEND", "SEND_ZC", "SENDMSG_ZC"), _SENDS),
     **dict.fromkeys(("SPLICE", "TEE"), _Operation(READ | PAIR, "", ("file_read", "file_write"))),
     **dict.fromkeys(("OPENAT", "OPENAT2"), _Operation(OPEN | LATER, "", ("file_open",))),
@@ -151,6 +154,7 @@ io_listen: backlog
 io_accept: file_slot
 io_splice: splice_fd_in flags
 io_ftrunc: len
+io_sr_msg: umsg
 io_xattr: filename ctx.kname
 io_ring_ctx: file_table.data.nr file_table.data.nodes
 io_rsrc_node: file_ptr

@@ -112,6 +112,17 @@ static void sockets(void) {
   act(IORING_OP_RECVMSG, c, &m, 1, 0);
   act(IORING_OP_CLOSE, s, 0, 0, 0); act(IORING_OP_CLOSE, c, 0, 0, 0);
 }
+static void rights(void) {              /* 1, 3 and 30 descriptors with a message; then their numbers */
+  static int counts[3] = {1, 3, 30}, got[64]; int pair[2], f = open("passed", O_RDWR | O_CREAT, 0600); if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) exit(94);
+  for (int i = 0; i < 3; i++) {
+    int n = counts[i]; static char space[2048]; struct iovec v = {buffer, 1}; struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = space, .msg_controllen = CMSG_SPACE(4 * n)};
+    struct cmsghdr *k = CMSG_FIRSTHDR(&m); k->cmsg_level = SOL_SOCKET; k->cmsg_type = SCM_RIGHTS; k->cmsg_len = CMSG_LEN(4 * n); for (int j = 0; j < n; j++) memcpy(CMSG_DATA(k) + 4 * j, &f, 4);
+    if (sendmsg(pair[0], &m, 0) != 1) exit(95);
+    m.msg_controllen = sizeof space; memset(space, 0, sizeof space);
+    act(IORING_OP_RECVMSG, pair[1], &m, 1, 0);
+    for (int j = 0; j < n; j++) { memcpy(got, CMSG_DATA(k) + 4 * j, 4); printf("%d\n", got[0]); }
+  }
+}
 static void fixed(void) {               /* files that have no descriptor, and buffers that the ring knows */
   int f = open("fixed", O_RDWR | O_CREAT, 0600), table[4] = {f, -1, -1, -1}; struct iovec v = {buffer, 64};
   if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, table, 4)) exit(91);
@@ -162,7 +173,7 @@ static void thread(void) { pthread_t t; pthread_create(&t, 0, in_thread, 0); pth
 int main(int argc, char **argv) {
   unsigned flags = strtoul(argv[2], 0, 0);
   setup(flags, !strcmp(argv[1], "overflowing") ? 1 : 8);
-  if (!strcmp(argv[1], "files")) files(); else if (!strcmp(argv[1], "sockets")) sockets(); else if (!strcmp(argv[1], "fixed")) fixed();
+  if (!strcmp(argv[1], "files")) files(); else if (!strcmp(argv[1], "sockets")) sockets(); else if (!strcmp(argv[1], "rights")) rights(); else if (!strcmp(argv[1], "fixed")) fixed();
   else if (!strcmp(argv[1], "pipes")) pipes(); else if (!strcmp(argv[1], "suppressed")) suppressed();
   else if (!strcmp(argv[1], "overflowing")) overflowing(); else if (!strcmp(argv[1], "same_word")) same_word();
   else if (!strcmp(argv[1], "multishot")) multishot(); else if (!strcmp(argv[1], "thread")) thread(); else return 89;
@@ -273,6 +284,23 @@ def test_sockets(monitor: MonitorProcess, programs: Path, place: Path, flags: in
     assert by_ring(found)[0]["source"] == {"ip": "127.77.0.2", "port": 4177}
     totals = [(one["ebpf"]["read"]["bytes"], one["ebpf"]["write"]["bytes"]) for one in by_ring(found)[-2:]]
     assert totals == [(5, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, DEFER], ids=["plain", "sqpoll", "defer_taskrun"])
+def test_descriptors_that_come_with_a_message(
+    monitor: MonitorProcess, programs: Path, place: Path, flags: int
+) -> None:
+    found, printed = run(monitor, programs, place, "rights", flags)
+    came = [one for one in found if name_of(one) == "file_receive"]
+    first, second, third = printed[1:2], printed[3:6], printed[7:]
+    assert [(one["ebpf"]["fd"], one["ebpf"]["received"]) for one in came] == [
+        *[(fd, 1) for fd in first], *[(fd, 3) for fd in second], *[(fd, 30) for fd in third[:24]]
+    ]  # fmt: skip
+    assert [one["ebpf"].get("left_out") for one in came] == [None] * 27 + [6]
+    assert {(one["ebpf"]["syscall"], one["file"]["path"]) for one in came} == {
+        ("IORING_OP_RECVMSG", str(place / "passed"))
+    }
+    assert all("peer_inode" in one["ebpf"]["socket"] for one in came)
 
 
 def test_files_and_buffers_of_the_ring(monitor: MonitorProcess, programs: Path, place: Path) -> None:
