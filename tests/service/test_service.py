@@ -32,7 +32,7 @@ UPGRADES = int(os.environ.get("EBPF_MONITOR_UPGRADES", "1"))
 """How often it is upgraded and downgraded under load."""
 OLDER = os.environ.get("EBPF_MONITOR_OLDER_PACKAGE", "")
 """A package of an older release, to which and from which is changed; without it, of the same release with other programs."""
-SHIP, METRICS = "ebpf-monitor-ship.service", "ebpf-monitor-metrics.service"
+SHIP, METRICS, ROTATION = (f"ebpf-monitor-{name}.service" for name in ("ship", "metrics", "logrotate"))
 METRICS_URL = "http://127.0.0.1:9877/metrics"  # the machine has the host's network
 SCORE = 1.5
 PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
@@ -82,7 +82,14 @@ def test_installing_enables_and_starts_it_and_an_event_came_the_whole_way_before
     assert doctor.status == 0, doctor.text
 
 
-@pytest.mark.parametrize("unit", [UNIT, SHIP, METRICS])
+def test_the_package_is_for_the_python_of_this_release_alone(service: Installed) -> None:
+    """dpkg and apt refuse it on another, whose Python could not load what is inside."""
+    depends = service.machine.run("dpkg-query", "-W", "-f", "${Depends}", "ebpf-monitor", check=True).text
+    major, minor = service.machine.run("/usr/bin/python3", "--version", check=True).text.split()[1].split(".")[:2]
+    assert f"python3 (>= {major}.{minor}), python3 (<< {major}.{int(minor) + 1})," in depends
+
+
+@pytest.mark.parametrize("unit", [UNIT, SHIP, METRICS, ROTATION])
 def test_the_sandbox_scores_at_most_one_and_a_half(service: Installed, unit: str) -> None:
     text = service.machine.run("systemd-analyze", "security", "--no-pager", unit, check=True).text
     found = re.search(r"Overall exposure level for .*: ([\d.]+) ", text)
@@ -255,10 +262,15 @@ def test_the_shippers_unit_delivers_what_is_logged_through_rotation(
 
 
 def test_reload_and_logrotate_go_on_in_a_new_file(service: Installed, program: Path) -> None:
-    first = (service.events_dir / "events.jsonl").stat().st_ino
+    live, files = service.events_dir / "events.jsonl", [0]
+    forced = service.inside(f"/etc/systemd/system/{ROTATION}.d")
+    forced.mkdir()
+    command = "/usr/sbin/logrotate -v -f --state /var/lib/logrotate/status /etc/logrotate.d/ebpf-monitor"
+    (forced / "test.conf").write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
+    service.systemctl("daemon-reload")
 
-    def rotated() -> set[str]:
-        return {path.name.removesuffix(".gz") for path in service.events_dir.glob("events.jsonl-*")}
+    def rotated() -> list[str]:
+        return sorted({path.name.removesuffix(".gz") for path in service.events_dir.glob("events.jsonl-*")})
 
     before = rotated()
 
@@ -266,13 +278,21 @@ def test_reload_and_logrotate_go_on_in_a_new_file(service: Installed, program: P
         service.systemctl("reload", UNIT)
         text = service.machine.run("logrotate", "-f", "-v", "/etc/logrotate.conf", check=True).text
         assert "error" not in text, text
-        wait_for(lambda: (service.events_dir / "events.jsonl").stat().st_size, what="the new file is written")
-        service.systemctl("start", "ebpf-monitor-logrotate.service")
+        wait_for(lambda: live.stat().st_size, what="the new file is written")
+        time.sleep(1.1)  # the rule's names have seconds
+        files[0] = live.stat().st_ino
+        service.systemctl("start", ROTATION)  # the same in the unit's sandbox
+        wait_for(lambda: live.stat().st_ino != files[0] and live.stat().st_size, what="the third file is written")
 
     service.under_load(program, rotate)
-    (file,) = rotated() - before
-    assert (service.events_dir / file).stat().st_ino == first
+    assert "error" not in service.machine.journal(ROTATION)
+    compressed, last = [name for name in rotated() if name not in before]
+    assert (service.events_dir / last).stat().st_ino == files[0]
+    for name in (f"{compressed}.gz", last, "events.jsonl"):
+        text = service.machine.run("stat", "-c", "%A %U %G", f"/var/monitoring/events/{name}").text
+        assert text == "-rw-r----- root ebpf-monitor\n"
     assert service.show("NRestarts") == "0"
+    shutil.rmtree(forced)
 
 
 def restarted(service: Installed, before: int) -> bool:
