@@ -26,7 +26,8 @@ __all__ = ["compiled"]
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
 FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
-TOGETHER = {"elasticsearch": "elasticsearch", "kernels": "kernels", "service": "service", "bench": "bench"}
+FLOODS = "floods"
+TOGETHER = {"elasticsearch": "elasticsearch", "kernels": "kernels", "service": "service", "bench": FLOODS}
 """folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package, a machine"""
 RARE = {"test_file_events.py", "test_io_uring.py"}
 """tests of syscalls that nothing else uses, and that floods therefore are made of (harness.ONLY_OURS)"""
@@ -74,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(mark)
             groups[item] = group_of(item, folder)
             item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: groups.get(item) != "floods")  # the longest group begins first
+    items.sort(key=lambda item: groups.get(item) != FLOODS)  # the longest group begins first
 
 
 def group_of(item: pytest.Item, folder: str) -> str:
@@ -83,7 +84,7 @@ def group_of(item: pytest.Item, folder: str) -> str:
     What floods the kernel's rings, and what a flood would count, are one group.
     """
     floods = item.path.name in RARE or hasattr(getattr(item, "module", None), "alone")
-    return "floods" if folder == "kernel" and floods else TOGETHER.get(folder, item.path.name)
+    return FLOODS if folder == "kernel" and floods else TOGETHER.get(folder, item.path.name)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
