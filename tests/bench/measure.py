@@ -12,13 +12,14 @@ import os
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monitor.kernel import bpf
-from tests.bench import compare, peers, picture, tracers
+from tests.bench import compare, peers, picture, stress, tracers
 from tests.bench.figures import Figure
 from tests.bench.load import BrokenBenchmark, Load, LoadRun, machine
 from tests.bench.tracers import Monitor, Step
@@ -42,11 +43,16 @@ class Plan:
     idle_s: float
     starts: int
     first_rate: float
-    peer_rate: float
+    contended_s: float
+    """both CPUs flat out"""
+    compressed_s: float
+    compressed_rate: float
+    soak_s: float
 
 
-FULL = Plan("full", 1.5, 5, 3, 8.0, 0.2, 3, 5.0, 2, 300_000, 80_000)
-SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 20_000)
+_SOAK = os.environ.get("EBPF_MONITOR_SOAK")
+FULL = Plan("full", 0.8, 4, 3, 6.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 6.0, 1_000_000, float(_SOAK or 10))
+SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 0.3, 0.3, 50_000, 0.5)
 
 COST_RATE = 200_000
 """Acts a second while recorded syscalls are timed: no ring fills, no detail is given up."""
@@ -135,7 +141,7 @@ class Bench:
         """The highest rate at which each act has its document, ours and the peer's, and CPU per event on the way."""
         self.warm()
         base, ours, guess = list[LoadRun](), list[float](), self.plan.first_rate
-        rivals = compare.Rivals(self.load, self._search, self.plan.peer_rate)
+        rivals = compare.Rivals(self.load, self._search)
         for _ in range(self.plan.rounds):
             base.append(self.load.run("mix", self.plan.cost_s))
             with tracers.running(self.directory / "trace", "trace", self.problems) as monitor:
@@ -184,6 +190,8 @@ class Bench:
             if not about:
                 slower = compare.median(rivals.slowdown[name])
                 about = f"lines of {rivals.lines[name]:.0f} bytes; the load was {slower:.1f} times slower"
+                about += f"; at most {100 * peer.tolerance:g} % missing" if peer.tolerance else ""
+                about += "" if any(rivals.rates[name]) else f"; highest rate tried: {rivals.tried[name]:,.0f}/s"
             if peer is peers.BPFTRACE:
                 about = f"{peers.bpftrace_version()}; {about}"
             found.append(Figure(f"lossless rate, {name}", rivals.rates.get(name, []), "events/s", note=about))
@@ -202,7 +210,7 @@ class Bench:
             self.figures.append(Figure(f"{name}, profile {profile}", values, "x", most, note="wall time over untraced"))
         rates, about = list[float](), "nginx under wrk, traced over untraced"
         try:
-            rates = compare.web_requests(self.directory, 1 if small else 3, self.plan.rounds, self.problems)
+            rates = compare.web_requests(self.directory, 1 if small else 2, self.plan.rounds, self.problems)
         except peers.Absent as reason:
             about = str(reason)
         self.figures.append(Figure("web server requests, profile full", rates, "x", 0.93, True, about))
@@ -210,7 +218,7 @@ class Bench:
     def _search(self, who: str, rate: float, run: Callable[[float, float], Step]) -> float:
         """Steps up while nothing is missing, then halves the gap; the highest achieved rate at which nothing was."""
         good, bad = 0.0, 0.0
-        for _ in range(self.plan.steps):
+        for _ in range(self.plan.steps if who == "monitor" or self.plan is SMOKE else self.plan.steps - 1):
             step = self.note(who, run(self.plan.step_s, rate))
             if noisy(step) and (not step.lossless or step.load.rate < SLOWED * rate):
                 step = self.note(who, run(self.plan.step_s, rate))
@@ -238,7 +246,7 @@ class Bench:
     def _sustained(self, rate: float) -> tuple[list[float], float]:
         """The rate that stands a long run, from the found one downwards; and the resident memory after it."""
         with tracers.running(self.directory / "long", "trace", self.problems) as monitor:
-            for _ in range(6):
+            for _ in range(4):
                 step = self.note("monitor, long", tracers.measured(monitor, self.load, "mix", self.plan.long_s, rate))
                 if step.lossless:
                     break
@@ -295,11 +303,18 @@ class Bench:
         self.warm()
         plain: dict[str, list[float]] = {}
         added: dict[tuple[str, str], list[float]] = {}
-        wanted = {"full": ("oc", "r", "w", "get", "mix"), "trace": ("oc", "r", "w", "mix")}
-        for _ in range(max(self.plan.rounds, 1) if self.plan is SMOKE else self.plan.rounds + 2):
+        wanted = {
+            "full": ("oc", "r", "w", "get", "mix"),
+            "trace": ("oc", "r", "w", "mix"),
+            "full, no casts": ("oc", "r", "w", "get"),
+            "trace, no casts": ("r", "w"),
+        }
+        for _ in range(self.plan.rounds):
             for profile, modes in wanted.items():
                 before = {mode: self._timed(profile, mode) for mode in modes}
-                with tracers.running(self.directory / "cost", profile, self.problems) as monitor:
+                older = {"EBPF_MONITOR_NO_CASTS": "1"} if "," in profile else {}
+                name = profile.partition(",")[0]
+                with tracers.running(self.directory / "cost", name, self.problems, environment=older) as monitor:
                     refused = sum(monitor.fresh_status()["ledger"]["refused"].values())
                     traced = {mode: self._timed(profile, mode) for mode in modes}
                     refused = sum(monitor.fresh_status()["ledger"]["refused"].values()) - refused
@@ -316,6 +331,12 @@ class Bench:
             ("unrelated syscall (getppid)", "full", "get", 95),
             ("recorded read", "trace", "r", 220),
             ("recorded write", "trace", "w", 220),
+            ("open and close, without casts", "full, no casts", "oc", 650),
+            ("folded read, without casts", "full, no casts", "r", 220),
+            ("folded write, without casts", "full, no casts", "w", 220),
+            ("unrelated syscall, without casts", "full, no casts", "get", 120),
+            ("recorded read, without casts", "trace, no casts", "r", 350),
+            ("recorded write, without casts", "trace, no casts", "w", 350),
             ("mean syscall of mix, folded", "full", "mix", None),
             ("mean syscall of mix, not folded", "trace", "mix", None),
         )
@@ -333,7 +354,7 @@ class Bench:
 
     def _timed(self, profile: str, mode: str) -> float:
         """ns for a syscall: the best of some short runs. What leaves no record runs flat out, the rest at COST_RATE."""
-        flat = mode == "get" or (profile == "full" and mode in ("r", "w"))
+        flat = mode == "get" or (profile.startswith("full") and mode in ("r", "w"))
         runs: list[LoadRun] = [
             self.load.run(mode, self.plan.cost_s, 0 if flat else COST_RATE) for _ in range(self.plan.cost_runs)
         ]
@@ -373,19 +394,8 @@ class Bench:
         self.details |= {"memory_mb": memory, "idle": idle}
         quiet = min(idle, key=lambda row: row["events_a_second"])  # nobody can idle while others work
         self.figures += [
-            Figure(
-                "start to ready, first on this machine",
-                first,
-                "s",
-                4,
-                note="programs and the compiled pass are compiled",
-            ),
-            Figure(
-                "start to ready, after a regular stop",
-                second,
-                "s",
-                note="both come from their caches",
-            ),
+            Figure("start to ready, first on this machine", first, "s", 4, note="programs and the compiled pass are compiled"),
+            Figure("start to ready, after a regular stop", second, "s", 1.5, note="both come from their caches"),
             Figure("start to ready, after kill -9", adopted, "s", 2, note="capture adopted"),
             Figure(
                 "resident memory, profile full, after load",
@@ -416,19 +426,33 @@ class Bench:
         self.warm()
         with tracers.running(self.directory / "storm", "trace", self.problems) as monitor:
             for mode, name in (("exec", "programs run"), ("connect", "connections made")):
-                rates, missing = [], 0
+                rates, missing, lost = [], 0, Counter[str]()
                 for _ in range(self.plan.rounds):
                     step = self.note("monitor, storm", tracers.measured(monitor, self.load, mode, self.plan.step_s / 2))
                     rates.append(step.load.rate / {"exec": 3, "connect": 4}[mode])
                     missing += step.missing
+                    lost += step.tally.lost_classes if step.tally else Counter()
+                told = ", ".join(f"{count} {name}" for name, count in lost.items())
                 self.figures.append(
                     Figure(
                         f"{name}, flat out and traced",
                         rates,
                         "1/s",
-                        note=f"{missing} of their events without a document, all counted",
+                        note=f"{missing} of their events without a document, all counted{told and ': '}{told}",
                     )
                 )
+
+    # --- more than usual ---
+    def extremes(self) -> None:
+        """The compressed log, contention, a stalled reader, a soak."""
+        self.warm()
+        plan = self.plan
+        runs = stress.Stress(
+            self.directory, self.load, self.note, self.problems,
+            plan.compressed_s, plan.contended_s, plan.soak_s, plan.compressed_rate,
+        )  # fmt: skip
+        for run in (runs.compressed, runs.pressed, runs.soak):
+            self.figures += run()
 
     # --- the report ---
     def table(self) -> str:

@@ -21,7 +21,7 @@ from tests.bench.load import LOAD_NAME, NICE, ROOT, Load, LoadRun
 from tests.bench.tracers import MONITOR_CPU, STOP_SECONDS, Step, cpu_time
 
 CALLS = {"openat": "file_open", "read": "file_read", "write": "file_write", "close": "file_close"}
-_START_SECONDS, _DRAIN_SECONDS = 60, 5
+_START_SECONDS, _DRAIN_SECONDS = 60, 3
 # They need tracefs, which a bare machine has not mounted; in a mount namespace of its own nothing of that stays.
 _MOUNTED = (
     "mount --make-rprivate / && "
@@ -47,6 +47,10 @@ class Peer:
     """what its output holds once it is attached; without it, it is given a second and a half"""
     around: bool = False
     """it starts the load itself"""
+    guess: float = 80_000
+    """a rate to begin the search with"""
+    tolerance: float = 0.0
+    """share of the acts that may be missing in a step that counts as lossless: for a peer that never has all of them"""
 
     def step(self, load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
         """Runs the load under it. Raises Absent."""
@@ -156,10 +160,12 @@ BPFTRACE = Peer(
 )  # fmt: skip
 PEERS = (
     BPFTRACE,
-    Peer("perf trace", "perf", lambda out: ["perf", "trace", "-a", *_ONLY, "-o", str(out)], _perf),
+    Peer("perf trace", "perf", lambda out: ["perf", "trace", "-a", *_ONLY, "-o", str(out)], _perf,
+         guess=10_000, tolerance=0.001),
     Peer(
         "strace -f", "strace",
         lambda out: ["strace", "-f", "-ttt", "-o", str(out), "-e", "trace=" + ",".join(CALLS)], _strace, around=True,
+        guess=5_000,
     ),
     Peer(
         "BCC callback", "python3",

@@ -17,7 +17,7 @@ from tests.bench.measure import Bench
 from tests.bench.tracers import MONITOR_CPU, Step, account
 
 SWITCH = "EBPF_MONITOR_BENCH"
-SECTIONS = {"throughput", "overflow", "storms", "costs", "programs", "footprint"}
+SECTIONS = {"throughput", "overflow", "storms", "costs", "programs", "footprint", "extremes"}
 """all of them together are a result to keep"""
 
 
@@ -73,6 +73,10 @@ def test_real_programs_run_as_well_traced(bench: Bench) -> None:
 
 def test_a_killed_monitor_is_followed_by_one_that_adopts_and_adds_up(bench: Bench) -> None:
     assert problems_of(bench, "footprint") == []
+
+
+def test_extremes_add_up(bench: Bench) -> None:
+    assert problems_of(bench, "extremes") == []
 
 
 def step(acts: int, documents: int, lost: int, folded: int, foreign: int = 0) -> Step:

@@ -193,7 +193,7 @@ def big(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 def test_beside_a_plain_bulk_loop(tmp_path: Path, big: Server) -> None:
     """The ratio counts in the full run only; the smoke run shows that both deliver every line."""
-    count, sizes, rounds = (60_000, (500, 2000), 4) if FULL else (10_000, (2000,), 1)
+    count, sizes, rounds = (40_000, (500, 2000), 3) if FULL else (10_000, (2000,), 1)
     for size in sizes:
         ratios = []
         for round_ in range(rounds):  # the first one warms the server up

@@ -14,13 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
+from monitor import frames
+from monitor.kernel import bpf, rings
 from tests import compiled
 from tests.bench.load import LOAD_CPU, NICE, ROOT, Load, LoadRun, Tally, check, tally
 
@@ -79,6 +83,7 @@ class Monitor:
         self._ready = directory / "ready"
         self._process: subprocess.Popen[bytes] | None = None
         self._rotated = 0
+        self._name = "events.jsonl" + (".zst" if keys.get("log_compression") == "zstd" else "")
         self.lines = self.lost = self.last = 0
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         made = {
@@ -102,7 +107,15 @@ class Monitor:
     @property
     def log(self) -> Path:
         """The live log file."""
-        return self.events / "events.jsonl"
+        return self.events / self._name
+
+    def log_size(self) -> int:
+        """Bytes of its lines."""
+        with self.log.open("rb") as log:
+            return self._view(log.fileno()).size()
+
+    def _view(self, descriptor: int) -> frames.View:
+        return frames.view(descriptor, self.log.suffix == ".zst")
 
     def start(self) -> float:
         """Starts it and waits until it is ready; the seconds that took. Raises BrokenBenchmark with its last words."""
@@ -168,10 +181,11 @@ class Monitor:
         began = time.monotonic()
         wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % load.pid)
         with self.log.open("rb") as log:
-            log.seek(max(size - _LOOK_BACK, 0))
-            held = b""
+            there = self._view(log.fileno())
+            at, held = max(size - _LOOK_BACK, 0), b""
             while True:
-                fresh = log.read(_LOOK_BACK)
+                fresh = there.pread(_LOOK_BACK, at)
+                at += len(fresh)
                 found = time.time()
                 if wanted.search(held + fresh):
                     break
@@ -191,7 +205,7 @@ class Monitor:
     def take_log(self) -> Path:
         """Rotates the log as logrotate does; the finished file. The caller removes it."""
         self._rotated += 1
-        taken = self.log.with_name(f"events.jsonl.{self._rotated}")
+        taken = self.log.with_name(f"events.jsonl.{self._rotated}{self._name.removeprefix('events.jsonl')}")
         self.log.rename(taken)
         os.kill(self.pid, signal.SIGHUP)
         deadline = time.monotonic() + 20
@@ -199,6 +213,12 @@ class Monitor:
             check(time.monotonic() < deadline, "the log was not reopened after SIGHUP")
             time.sleep(0.01)
         return taken
+
+    def skip(self, path: Path, lines: int) -> None:
+        """A finished file that was counted by others: it has so many lines."""
+        self.lines += lines
+        self.last += lines
+        path.unlink()
 
     def read_log(self, path: Path, load: LoadRun | None) -> Tally:
         """Counts a finished file, holds it against the one before, and removes it."""
@@ -292,6 +312,8 @@ class Step:
     line_bytes: float = 0.0
     """mean length of a recorded line"""
     tally: Tally | None = None
+    spared: int = 0
+    """acts that are missing and do not count, by a peer's tolerance"""
 
     @property
     def lossless(self) -> bool:
@@ -299,13 +321,28 @@ class Step:
         return self.missing == 0
 
 
-def measured(monitor: Monitor, load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
-    """Runs the load under `monitor` and counts what reached the log. `account` judges the counts."""
+@contextlib.contextmanager
+def accounts(monitor: Monitor) -> Iterator[npt.NDArray[np.int64]]:
+    """The kernel's accounts as the programs and the reader see them, a row for each CPU (monitor/kernel/rings.py)."""
+    (path,) = monitor.pins.glob("*/map_accounts")
+    descriptor = bpf.obj_get(path)
+    try:
+        size = bpf.map_info(descriptor).max_entries * rings.ACCOUNT_WORDS
+        yield bpf.map_array(descriptor, size * 8, writable=False).view(np.int64).reshape(-1, rings.ACCOUNT_WORDS)
+    finally:
+        os.close(descriptor)
+
+
+def measured(
+    monitor: Monitor, load: Load, mode: str, seconds: float, rate: float = 0, begin: Callable[[], None] = lambda: None
+) -> Step:
+    """Runs the load under `monitor` and counts what reached the log. `account` judges the counts. `begin` comes just before."""
     before, cpu_before = monitor.fresh_status(), cpu_time(monitor.pid)
     monitor.read_log(monitor.take_log(), None)
+    begin()
     run = load.run(mode, seconds, rate)
     ended = time.time()
-    stood = monitor.settle(run, monitor.log.stat().st_size)
+    stood = monitor.settle(run, monitor.log_size())
     cpu_after, after = cpu_time(monitor.pid), monitor.status()
     found = monitor.read_log(monitor.take_log(), run)
     folded = after["ledger"]["folded"] - before["ledger"]["folded"]

@@ -1,0 +1,195 @@
+"""More than usual: a compressed log at a million writes a second, both CPUs generating, a reader that stands still, a soak.
+
+Owns how these runs are made and counted; each is held against the generator's counts and the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor import frames
+from monitor.kernel import rings
+from tests.bench import tracers
+from tests.bench.figures import Figure
+from tests.bench.load import LOAD_NAME, Load, LoadRun, check, occurrences
+from tests.bench.tracers import Monitor, Step
+
+Note = Callable[[str, Step], Step]
+_EXTRAS = 64  # lines of a load's process that are no acts of its: its beginning and end, what its exit closes
+
+
+@dataclass(frozen=True)
+class Stress:
+    """One session's parts that these runs need, and how long they last. `note` keeps a step and judges its counts."""
+
+    directory: Path
+    load: Load
+    note: Note
+    problems: list[str]
+    compressed_s: float
+    contended_s: float
+    soak_s: float
+    rate: float
+    """acts a second of the compressed run"""
+
+    def compressed(self) -> list[Figure]:
+        """Writes only, folding off: from the wanted rate downwards until none is missing."""
+        rate, tried = self.rate, list[str]()
+        with tracers.running(
+            self.directory / "zstd", "trace", self.problems, log_compression="zstd", ring_bytes=64 << 20
+        ) as monitor:
+            for _ in range(4):
+                found = _counted(monitor, self.problems, [self.load], "w", self.compressed_s, rate)
+                tried.append(f"{found.rate:,.0f}/s: {found.lost + found.folded} missing")
+                if not found.lost + found.folded:
+                    break
+                rate *= 0.85
+        good = [found.rate] if not found.lost + found.folded else []
+        note = f"writes only, folding off, {self.compressed_s:g} s; " + ", ".join(tried)
+        return [
+            Figure("lossless rate, compressed log", good, "events/s", 1_000_000, True, note),
+            Figure("user CPU per event, compressed log", [found.user_us], "us", 0.6, note="lines and frames"),
+            Figure("system CPU per event, compressed log", [found.system_us], "us"),
+            Figure("bytes on the disk per event, compressed log", [found.disk], "bytes", note=f"of {found.line:.0f}"),
+        ]
+
+    def pressed(self) -> list[Figure]:
+        """One monitor, 64 MB of rings in all: both CPUs generate, then the reader stands still."""
+        with tracers.running(self.directory / "pressed", "trace", self.problems, ring_bytes=64 << 20) as monitor:
+            return [*self._contended(monitor), *self._stalled(monitor)]
+
+    def _contended(self, monitor: Monitor) -> list[Figure]:
+        """A generator on each CPU, flat out, the monitor competing with one of them."""
+        found = _counted(monitor, self.problems, [self.load, self.load], "mix", self.contended_s, 0)
+        told = f"{found.rate:,.0f} acts/s; told in totals instead: {100 * found.folded / found.acts:.1f} %"
+        return [
+            Figure("acts lost, a generator on each CPU, flat out", [100 * found.lost / found.acts], "%", 0, note=told),
+            Figure("control events lost in that", [found.control_lost], "", 0),
+        ]
+
+    def _stalled(self, monitor: Monitor) -> list[Figure]:
+        """The reader stands still for a second at 500,000 acts a second; and how fast it takes what waits then."""
+
+        def stall() -> None:
+            for after, number in ((0.5, signal.SIGSTOP), (1.5, signal.SIGCONT)):
+                threading.Timer(after, os.kill, (monitor.pid, number)).start()
+
+        step = self.note("monitor, stalled for 1 s", tracers.measured(monitor, self.load, "mix", 1.8, 500_000, stall))
+        drained = [self._drain(monitor) for _ in range(3)]
+        share = 100 * step.missing / step.load.total
+        told = f"64 MB of rings in all; {step.load.rate:,.0f} acts/s; {step.lost} lost, {step.folded} told in totals instead"
+        return [
+            Figure("acts without a document, reader stalled for 1 s", [share], "%", 0, note=told),
+            Figure("drain of a filled ring", drained, "events/s", 3_000_000, True, "lines written to the log's disk"),
+        ]
+
+    def _drain(self, monitor: Monitor) -> float:
+        """Events a second with which the reader takes what came while it stood still."""
+        with tracers.accounts(monitor) as rows:
+            os.kill(monitor.pid, signal.SIGSTOP)
+            try:
+                numbered = int(rows[:, rings.SEQ].sum())
+                self.load.run("w", self.contended_s / 6, 500_000)
+                events = int(rows[:, rings.SEQ].sum()) - numbered
+                target, began = int(rows[:, rings.HEAD].sum()), time.monotonic()
+                waiting = target - int(rows[:, rings.TAIL].sum())
+            finally:
+                os.kill(monitor.pid, signal.SIGCONT)
+            while int(rows[:, rings.TAIL].sum()) < target:
+                check(time.monotonic() - began < 60, "the reader does not take what is in the rings")
+                time.sleep(0.0005)
+            took = time.monotonic() - began
+        check(waiting >= 32 * events, f"only {waiting} bytes of {events} events were in the rings")
+        return events / took
+
+    def soak(self) -> list[Figure]:
+        """Memory over a long load: how much more it is at the end than after the first third."""
+        sizes: list[float] = []
+        monitor = tracers.Monitor(self.directory / "soak", "full", rotate_bytes=256 << 20, rotate_keep=2)
+        try:
+            monitor.start()
+            end = time.monotonic() + self.soak_s
+            while time.monotonic() < end:
+                for mode, rate in (("mix", 50_000), ("exec", 500), ("connect", 2_000)):
+                    self.load.run(mode, min(2.0, self.soak_s / 6), rate)
+                sizes.append(tracers.memory(monitor.pid)["VmRSS"])
+            ledger = monitor.fresh_status()["ledger"]
+            if not ledger["balanced"]:
+                self.problems.append(f"after the soak the ledger does not balance: {ledger}")
+        finally:
+            monitor.remove()  # its oldest files are gone: nothing to count
+        growth = sizes[-1] - sizes[len(sizes) // 3]
+        note = f"{self.soak_s:g} s of load, {sizes[-1]:.0f} MB at the end; EBPF_MONITOR_SOAK says how many seconds"
+        return [Figure("growth of resident memory", [growth], "MB", 1, note=note)]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A run that is too long to look at each line: sums over the log, the ledger and the generators."""
+
+    rate: float
+    acts: int
+    lost: int
+    folded: int
+    control_lost: int
+    user_us: float
+    system_us: float
+    disk: float
+    line: float
+
+
+def _counted(
+    monitor: Monitor, problems: list[str], loads: list[Load], mode: str, seconds: float, rate: float
+) -> Counted:
+    """One generator for each of `loads`, on CPUs 0, 1, ...; what does not add up goes to `problems`."""
+    before = monitor.fresh_status()
+    monitor.read_log(monitor.take_log(), None)
+    cpu = tracers.cpu_time(monitor.pid)
+    runs: list[LoadRun] = []
+    others = [
+        threading.Thread(target=lambda at=at, load=load: runs.append(load.run(mode, seconds, rate, cpu=at)))
+        for at, load in enumerate(loads)
+        if at
+    ]
+    for thread in others:
+        thread.start()
+    runs.append(loads[0].run(mode, seconds, rate))
+    for thread in others:
+        thread.join()
+    for run in runs:
+        monitor.settle(run, monitor.log_size())
+    spent, after = tracers.cpu_time(monitor.pid), monitor.fresh_status()
+    taken = monitor.take_log()
+    size = taken.stat().st_size
+    marks = [b'"thread":{"id":%d,"name":"%s"' % (run.pid, LOAD_NAME.encode()) for run in runs]
+    with taken.open("rb") as log:
+        plain = frames.view(log.fileno(), frames.is_framed(log.fileno())).size()
+    lines, found = occurrences(taken, *marks)
+    monitor.skip(taken, lines)
+    old, new = before["ledger"], after["ledger"]
+    acts, documents = sum(run.total for run in runs), sum(found)
+    refused = {name: count - old["refused"][name] for name, count in new["refused"].items()}
+    lost, folded = sum(refused.values()), new["folded"] - old["folded"]
+    told = f"{mode} at {rate:,.0f}/s: {acts} acts, {documents} documents, {lost} lost, {folded} folded"
+    if documents + lost + folded < acts:
+        problems.append(f"acts vanished in silence: {told}")
+    if documents > acts + _EXTRAS * len(runs):
+        problems.append(f"more documents than acts: {told}")
+    received = max(new["received"] - old["received"], 1)
+    return Counted(
+        rate=sum(run.rate for run in runs),
+        acts=acts,
+        lost=lost,
+        folded=folded,
+        control_lost=refused["control_full"],
+        user_us=(spent.user - cpu.user) / received * 1e6,
+        system_us=(spent.system - cpu.system) / received * 1e6,
+        disk=size / max(lines, 1),
+        line=plain / max(lines, 1),
+    )
