@@ -47,12 +47,13 @@ class Plan:
     """both CPUs flat out"""
     compressed_s: float
     compressed_rate: float
+    stall_s: float
     soak_s: float
 
 
 _SOAK = os.environ.get("EBPF_MONITOR_SOAK")
-FULL = Plan("full", 0.8, 4, 3, 6.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 6.0, 1_000_000, float(_SOAK or 10))
-SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 0.3, 0.3, 50_000, 0.5)
+FULL = Plan("full", 0.8, 4, 3, 6.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 6.0, 1_000_000, 1.0, float(_SOAK or 10))
+SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 0.3, 0.3, 50_000, 0.2, float(_SOAK or 0))
 
 COST_RATE = 200_000
 """Acts a second while recorded syscalls are timed: no ring fills, no detail is given up."""
@@ -449,7 +450,7 @@ class Bench:
         plan = self.plan
         runs = stress.Stress(
             self.directory, self.load, self.note, self.problems,
-            plan.compressed_s, plan.contended_s, plan.soak_s, plan.compressed_rate,
+            plan.compressed_s, plan.contended_s, plan.stall_s, plan.soak_s, plan.compressed_rate,
         )  # fmt: skip
         for run in (runs.compressed, runs.pressed, runs.soak):
             self.figures += run()

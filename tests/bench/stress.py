@@ -34,9 +34,11 @@ class Stress:
     problems: list[str]
     compressed_s: float
     contended_s: float
+    stall_s: float
     soak_s: float
+    """0: none"""
     rate: float
-    """acts a second of the compressed run"""
+    """acts a second of the compressed run; half of it while the reader stands still"""
 
     def compressed(self) -> list[Figure]:
         """Writes only, folding off: from the wanted rate downwards until none is missing."""
@@ -74,18 +76,19 @@ class Stress:
         ]
 
     def _stalled(self, monitor: Monitor) -> list[Figure]:
-        """The reader stands still for a second at 500,000 acts a second; and how fast it takes what waits then."""
+        """The reader stands still, for a second at 500,000 acts a second; and how fast it takes what waits then."""
 
         def stall() -> None:
-            for after, number in ((0.5, signal.SIGSTOP), (1.5, signal.SIGCONT)):
+            for after, number in ((0.5 * self.stall_s, signal.SIGSTOP), (1.5 * self.stall_s, signal.SIGCONT)):
                 threading.Timer(after, os.kill, (monitor.pid, number)).start()
 
-        step = self.note("monitor, stalled for 1 s", tracers.measured(monitor, self.load, "mix", 1.8, 500_000, stall))
+        step = tracers.measured(monitor, self.load, "mix", 1.8 * self.stall_s, self.rate / 2, stall)
+        self.note("monitor, stalled", step)
         drained = [self._drain(monitor) for _ in range(3)]
         share = 100 * step.missing / step.load.total
         told = f"64 MB of rings in all; {step.load.rate:,.0f} acts/s; {step.lost} lost, {step.folded} told in totals instead"
         return [
-            Figure("acts without a document, reader stalled for 1 s", [share], "%", 0, note=told),
+            Figure(f"acts without a document, reader stalled for {self.stall_s:g} s", [share], "%", 0, note=told),
             Figure("drain of a filled ring", drained, "events/s", 3_000_000, True, "lines written to the log's disk"),
         ]
 
@@ -95,7 +98,7 @@ class Stress:
             os.kill(monitor.pid, signal.SIGSTOP)
             try:
                 numbered = int(rows[:, rings.SEQ].sum())
-                self.load.run("w", self.contended_s / 6, 500_000)
+                self.load.run("w", self.contended_s / 6, self.rate / 2)
                 events = int(rows[:, rings.SEQ].sum()) - numbered
                 target, began = int(rows[:, rings.HEAD].sum()), time.monotonic()
                 waiting = target - int(rows[:, rings.TAIL].sum())
@@ -110,6 +113,8 @@ class Stress:
 
     def soak(self) -> list[Figure]:
         """Memory over a long load: how much more it is at the end than after the first third."""
+        if not self.soak_s:
+            return []
         sizes: list[float] = []
         monitor = tracers.Monitor(self.directory / "soak", "full", rotate_bytes=256 << 20, rotate_keep=2)
         try:
