@@ -459,9 +459,9 @@ def run(config: Config, options: Options) -> int:
     def on_stop(number: int, _frame: object) -> None:
         monitor.stopping = monitor.stopping or signal.Signals(number).name
 
-    def on_hand_over(number: int, frame: object) -> None:
+    def on_hand_over(number: int, _frame: object) -> None:
         monitor.handing_over = True
-        on_stop(number, frame)
+        monitor.stopping = signal.Signals(number).name  # SIGTERM follows at once, and may be handled within this handler
 
     def on_hangup(_number: int, _frame: object) -> None:
         monitor.reopen = True

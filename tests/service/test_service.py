@@ -483,6 +483,7 @@ def test_restarts_under_load_lose_no_event_and_do_so_within_seconds(service: Ins
 
     performed = service.under_load(program, restart)
     assert performed > 5000
+    print(f"{performed} acts, {RESTARTS} restarts")
     reasons = [one["monitor"]["reason"] for one in documents(service, "monitor_stop")]
     assert reasons[-RESTARTS:] == ["SIGUSR1"] * RESTARTS
     assert "stopped (SIGUSR1)" in service.machine.journal(UNIT)
