@@ -26,7 +26,8 @@ def monitor(tmp_path: Path) -> app.Monitor:
     made = app.Monitor(config.loads(b"{}", "test"), startup.Options(say=lambda _text: None))
     made.pipeline = cast(Any, _Pipeline())
     made.clock = cast(Any, SimpleNamespace(sample=lambda: None))
-    made.ledger = cast(Any, SimpleNamespace(degraded=list))
+    made.ledger = cast(Any, SimpleNamespace(degraded=list, preempted=lambda _skipped, _epoch: []))
+    made.capture = cast(Any, SimpleNamespace(skipped=lambda: 0))
     made.log = cast(Any, SimpleNamespace(poll=list))
     made.retention = cast(Any, SimpleNamespace(look=lambda _percent: [], remove=list, problem=""))
     made._write_status = lambda: None  # type: ignore[method-assign]
