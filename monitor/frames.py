@@ -252,6 +252,8 @@ class Frames:
                 frame = self._ending(start + len(raw) - len(rest) + _TRAILER.size)
                 if frame is None or (frame.start, frame.begin, frame.until) != (start, begin, begin + len(lines)):
                     raise Unreadable("damaged: a frame without its trailer")
+                if not self._is_whole(frame):
+                    raise Unreadable("damaged: a frame's check sum is another")
                 return frame, lines
             if len(raw) < wanted:
                 if self.whole_end() > start:
@@ -263,6 +265,8 @@ class Frames:
 
     def _lines(self, frame: Frame) -> bytes:
         raw = os.pread(self._fd, frame.end - _TRAILER.size - frame.start, frame.start)
+        if zlib.crc32(raw) != frame.crc:
+            raise Unreadable("damaged: a frame's check sum is another")
         try:
             lines = zstandard.ZstdDecompressor().decompress(raw, max_output_size=frame.until - frame.begin)
         except zstandard.ZstdError as error:
@@ -284,7 +288,8 @@ class Compressor:
     """
 
     def __init__(self, level: int) -> None:
-        self._zstd = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        # The trailer's check sum is over the compressed bytes, a fiftieth of what zstd's own would be over.
+        self._zstd = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
         self._thread = ThreadPoolExecutor(1, "log-compress")
         self._waiting: list[tuple[Future[bytes], int]] = []
         self._frames: list[tuple[bytes, int]] = []

@@ -321,6 +321,21 @@ def test_delivery_goes_on_at_a_place_inside_and_reads_no_further_than_is_durable
     log.close()
 
 
+def test_a_single_bit_that_changed_is_told(directory: Path) -> None:
+    """zstd itself would decompress some of them without a word."""
+    content = bytearray(written(directory, [document(1), document(2)]))
+    second = content.index(frames.ZSTD_MAGIC, len(HEADER) + 10)
+    for at in range(len(HEADER), second - 32):
+        content[at] ^= 4
+        live(directory).write_bytes(content)
+        with live(directory).open("rb") as file:
+            there = Frames(file.fileno())
+            for offset in (0, len(document(1)) - 1):
+                with pytest.raises(Unreadable, match="damaged"):
+                    there.pread(10, offset)
+        content[at] ^= 4
+
+
 def test_a_mark_that_is_none_deceives_nobody(directory: Path) -> None:
     """Names are whatever a program wants: here a trailer stands among the lines, as zstd leaves it where it saves nothing."""
     false = frames._MARK + bytes(range(20))
