@@ -91,6 +91,7 @@ class Monitor:
             "output_dir": str(directory / "outputs"),
             "run_dir": str(self.run_dir),
             "pin_dir": str(self.pins),
+            "log_min_free": 0,  # what was rotated is counted, and removed, here
             "profile": profile,
             **keys,
         }
