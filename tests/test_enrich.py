@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,21 @@ def test_parts_of_an_entity_cannot_run_into_each_other() -> None:
 
 def test_a_reused_pid_is_another_entity_even_a_nanosecond_later() -> None:
     assert entity_id(MACHINE, BOOT, 7, 1000) != entity_id(MACHINE, BOOT, 7, 1001)
+
+
+def test_no_entity_id_comes_again_over_a_hundred_boots(tmp_path: Path) -> None:
+    """The same host, the same pids, started at the same time after the boot."""
+    for name in ("proc/sys/kernel/random", "etc"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "etc/machine-id").write_text(MACHINE + "\n")
+    ids, hosts = set(), set()
+    for _ in range(100):
+        (tmp_path / "proc/sys/kernel/random/boot_id").write_text(f"{uuid.uuid4()}\n")
+        facts = HostFacts.read(tmp_path)
+        hosts.add((facts.id, facts.agent_id))
+        ids |= {entity_id(facts.id, facts.boot_id, pid, start) for pid in (1, 2, 4711) for start in (0, 25_000_000)}
+    assert len(ids) == 100 * 6
+    assert len(hosts) == 1
 
 
 def test_the_entity_id_is_the_same_in_another_process() -> None:
