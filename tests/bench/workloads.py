@@ -173,7 +173,7 @@ def costs(directory: Path, count_of: int, rounds: int) -> dict[str, Cost]:
         return {name: min(once(name)[0] for _ in range(rounds)) for name in ACTS}
 
     before, traced, seen, cpu, problems = untraced(), dict[str, float](), dict[str, Seen](), dict[str, float](), list[str]()
-    with tracers.running(directory / "cost-monitor", "trace", problems) as monitor:
+    with tracers.running(directory / "cost-monitor", "trace", problems, log_min_free=0) as monitor:
         for name in ACTS:
             monitor.read_log(monitor.take_log(), None)
             used, best, pids = tracers.cpu_time(monitor.pid).exact, [], []
@@ -215,13 +215,13 @@ def measure(directory: Path, small: bool = False, profiles: tuple[str, ...] = PR
             subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # caches are warm
     for profile in profiles:
         print(f"profile {profile}", flush=True)
-        with tracers.running(directory / "monitor", profile, problems) as monitor:
+        with tracers.running(directory / "monitor", profile, problems, log_min_free=0) as monitor:
             for name, command in todo.items():
                 seen[name][profile] = run(monitor, command, 1 if small else 20)
                 print(f"  {name}: {seen[name][profile].lines.total()} events", flush=True)
     left: dict[str, dict[str, int]] = {}
     print("own rules, profile full", flush=True)
-    with tracers.running(directory / "monitor", "full", problems, exclusions=rules()) as monitor:
+    with tracers.running(directory / "monitor", "full", problems, exclusions=rules(), log_min_free=0) as monitor:
         for name, command in todo.items():
             before = suppressed(monitor)
             run(monitor, command, 1 if small else 20)
