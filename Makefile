@@ -5,7 +5,7 @@ unexport $(filter PYTHON%,$(.VARIABLES)) VIRTUAL_ENV
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest --durations=10
-SHARED := $(PYTEST) -n auto --dist loadgroup --no-loadscope-reorder
+SHARED := $(PYTEST) -n auto --no-loadscope-reorder
 # More words for pytest, e.g. make test ARGS='-k exec'
 ARGS ?=
 DEBIAN ?= bookworm trixie

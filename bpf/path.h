@@ -62,6 +62,7 @@ static inline u64 file_key(u64 f, u64 seed, struct leaf *o) {
 }
 
 /* Copies the names, leaf first, each with its NUL, to `out`, which has room for NAMES_MAX bytes. Returns the bytes.
+ * An empty name behind the last one says that it hangs nowhere, as a memfd's does (FILE_NO_PATH).
  * The length so far lives in *count, in map memory: the verifier forgets it there, so that states merge. */
 static inline u32 copy_names(u64 mnt, u64 d, u8 *out, volatile u32 *count) {
   u64 mp, root = 0, parent = 0, up = 0, name = 0; u32 i;
@@ -79,7 +80,7 @@ static inline u32 copy_names(u64 mnt, u64 d, u8 *out, volatile u32 *count) {
     u32 o = *count;
     long n = read_kernel_text(out + (o & (NAMES_MAX - 1)), 256, (void *)name);
     *count = o + (n & ~(n >> 63));
-    if (parent == d) break;
+    if (parent == d) { o = *count; out[o & (NAMES_MAX - 1)] = 0; *count = o + 1; break; }
     d = parent;
   }
   return *count & (NAMES_MAX - 1);

@@ -34,14 +34,14 @@ def path(components: bytes, flags: int) -> bytes:
     """The path that the kernel's names spell: leaf first, each with its NUL; b"/" for the root itself."""
     parts = components.split(b"\0")[:-1]
     parts.reverse()
-    if flags & events.FILE_FLAGS["NO_PATH"]:
-        return b"".join(parts[1:] if len(parts) > 1 and parts[0] == b"/" else parts)
+    if flags & events.FILE_FLAGS["NO_PATH"]:  # above the names is nothing, or the root of what is nowhere mounted
+        return b"/".join(part for part in parts if part not in (b"", b"/")) or b"".join(parts[-1:])
     return b"/" + b"/".join(parts)
 
 
 def program_flags(components: bytes) -> int:
-    """FILE_FLAGS that a file's names alone tell: one of memory (memfd) has no path."""
-    return events.FILE_FLAGS["NO_PATH"] if components.startswith((b"memfd:", b"secretmem\0")) else 0
+    """FILE_FLAGS that a file's names alone tell: an empty one is behind the last of one that hangs nowhere (memfd)."""
+    return events.FILE_FLAGS["NO_PATH"] if components.endswith(b"\0\0") else 0
 
 
 def join(base: bytes, name: bytes) -> bytes:

@@ -86,7 +86,7 @@ def started(record: Record, found: Names, extra: Document) -> None:
     blobs, about = record.blobs, Document()
     given, components = blobs.get("name", b""), blobs.get("executable", b"")
     kinds = ["script"] if "text" in blobs else []
-    if components.startswith(b"memfd:"):
+    if components.startswith(b"memfd:") and naming.program_flags(components):
         kinds.append("memfd")
     elif record.values["flags"] & events.FILE_FLAGS["DELETED"]:
         kinds.append("deleted")

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -66,27 +66,41 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests of tests/kernel and tests/bench by their folder, so that none can be forgotten."""
-    groups: dict[pytest.Item, str] = {}
+    """Marks the tests of tests/kernel and others by their folder, so that none can be forgotten; the longest groups begin first."""
     for item in items:
         if item.path.is_relative_to(ROOT / "tests"):
-            folder = item.path.relative_to(ROOT / "tests").parts[0]
-            for mark in FOLDER_MARKS.get(folder, ()):
+            for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
                 item.add_marker(mark)
-            groups[item] = group_of(item, folder)
-            item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: groups.get(item) != FLOODS)  # the longest group begins first
+    items.sort(
+        key=lambda item: group_of(item.path.relative_to(ROOT).as_posix()) != FLOODS
+    )  # the longest group begins first
 
 
-def group_of(item: pytest.Item, folder: str) -> str:
+@functools.cache
+def group_of(path: str) -> str:
     """Tests of one group run one after the other, in one process; those of another may run at the same time.
 
-    What floods the kernel's rings, and what a flood would count, are one group.
+    `path`: of their file, in the checkout. What floods the kernel's rings, and what a flood would count, are one group.
     """
-    floods = item.path.name in RARE or hasattr(getattr(item, "module", None), "alone")
-    return FLOODS if folder == "kernel" and floods else TOGETHER.get(folder, item.path.name)
+    folder, name = path.split("/")[1], path.split("/")[-1]
+    if folder == "kernel" and (name in RARE or "with alone():" in (ROOT / path).read_text()):
+        return FLOODS
+    return TOGETHER.get(folder, path)
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist is not everywhere: not in the kernels that are booted
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By groups. xdist's own (--dist loadgroup) needs a mark, and its 3.8 does not find the marks of pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::")[0])
+
+    return ByGroup(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """-n auto: one process more than CPUs, since a test that starts a monitor also waits for it."""
     return len(os.sched_getaffinity(0)) + 1

@@ -285,7 +285,7 @@ SCENES: dict[str, Scene] = {
     ),
     "process_exec.memfd": _control(
         "process_exec",
-        _EXEC | {"executable": b"memfd:payload\0/\0"},
+        _EXEC | {"executable": b"memfd:payload\0\0"},
         nr=EXECVE,
         flags=events.FILE_FLAGS["DELETED"] | events.FILE_FLAGS["NO_PATH"],
         **_IDENTITY,
@@ -393,7 +393,7 @@ SCENES: dict[str, Scene] = {
     ),
     "file_memfd": _control(
         "file_memfd",
-        {"executable": PYTHON, "path": b"memfd:x\0/\0", "text": b"x"},
+        {"executable": PYTHON, "path": b"memfd:x\0\0", "text": b"x"},
         ret=4,
         fd=4,
         nr=MEMFD_CREATE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monitor import decode, describe, encode, events, fastpath, mirror, names, naming, tables
@@ -48,6 +48,7 @@ def original(document: dict[str, Any], path: str) -> bytes:
     args=st.lists(st.binary(max_size=40).map(lambda arg: arg.replace(b"\0", b"")), min_size=1, max_size=5),
     comm=NAME,
 )
+@example(executable=b"/memfd:x", directory=b"/a", args=[b"x"], comm=b"x")  # a real file of that name
 def test_any_bytes_of_an_exec_come_back(executable: bytes, directory: bytes, args: list[bytes], comm: bytes) -> None:
     block = b"".join(arg + b"\0" for arg in args)
     blobs = {"executable": spelled(executable), "directory": spelled(directory), "args": block}

@@ -23,8 +23,12 @@ NO_PATH = events.FILE_FLAGS["NO_PATH"]
         (b"passwd\0etc\0", 0, b"/etc/passwd"),
         (b"", 0, b"/"),
         (b"a\0", 0, b"/a"),
-        (b"memfd:x\0/\0", NO_PATH, b"memfd:x"),
+        (b"memfd:x\0\0", NO_PATH, b"memfd:x"),
         (b"[timerfd]\0", NO_PATH, b"[timerfd]"),
+        (b"", NO_PATH, b""),
+        (b"\0\0", NO_PATH, b""),
+        (b"/\0\0", NO_PATH, b"/"),
+        (b"b\0a\0/\0\0", NO_PATH, b"a/b"),
         (b"b\0b\0b\0", 0, b"/b/b/b"),
     ],
 )
