@@ -25,12 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["compiled"]
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
-FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
-FLOODS = "floods"
-TOGETHER = {"elasticsearch": "elasticsearch", "kernels": "kernels", "service": "service", "bench": FLOODS}
-"""folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package, a machine"""
-RARE = {"test_file_events.py", "test_io_uring.py"}
-"""tests of syscalls that nothing else uses, and that floods therefore are made of (harness.ONLY_OURS)"""
+FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service", "alone"), "bench": ("root", "bench", "alone")}
+TOGETHER = {"elasticsearch", "kernels"}
+"""folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package"""
 
 # A shell's background job ignores SIGINT, and so would every program that these tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,38 +63,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests of tests/kernel and others by their folder, so that none can be forgotten; the longest groups begin first."""
+    """Marks the tests of tests/kernel and others by their folder, so that none can be forgotten."""
     for item in items:
         if item.path.is_relative_to(ROOT / "tests"):
             for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
                 item.add_marker(mark)
-    items.sort(
-        key=lambda item: group_of(item.path.relative_to(ROOT).as_posix()) != FLOODS
-    )  # the longest group begins first
+            if "kernel" in item.keywords and floods(item.path):
+                item.add_marker("alone")
 
 
 @functools.cache
-def group_of(path: str) -> str:
-    """Tests of one group run one after the other, in one process; those of another may run at the same time.
-
-    `path`: of their file, in the checkout. What floods the kernel's rings, and what a flood would count, are one group.
-    """
-    folder, name = path.split("/")[1], path.split("/")[-1]
-    if folder == "kernel" and (name in RARE or "with alone():" in (ROOT / path).read_text()):
-        return FLOODS
-    return TOGETHER.get(folder, path)
+def floods(path: Path) -> bool:
+    """Whether a file's tests fill the kernel's rings: every other monitor on the machine would record it all."""
+    return "with alone():" in path.read_text()
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist is not everywhere: not in the kernels that are booted
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """By groups. xdist's own (--dist loadgroup) needs a mark, and its 3.8 does not find the marks of pytest 9.2."""
+    """The tests of a file, or of a folder in TOGETHER, go to one process. xdist's own groups (3.8) do not work with pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByGroup(LoadScopeScheduling):
+    class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid.split("::")[0])
+            path = nodeid.split("::")[0]
+            folder = path.split("/")[1]
+            return folder if folder in TOGETHER else path
 
-    return ByGroup(config, log)
+    return Together(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -351,7 +351,8 @@ def test_make_test_and_ci_turn_no_test_off() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.split("\ntest:")[1].split("\n\n")[0]
     assert "export EBPF_MONITOR_KERNEL_TESTS=1;" in recipe
-    assert re.findall(r"\$\(SHARED\) -m ('[^']*'|\w+)", recipe) == ["'not root'", "root"]  # together: all
+    halves = ["'not root'", "'root and not alone'", "alone"]  # together: all, since what is alone is for root
+    assert re.findall(r"\$\((?:SHARED|PYTEST)\) -m ('[^']*'|\w+)", recipe) == halves
     assert " -k " not in recipe
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"
 
