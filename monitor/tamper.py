@@ -60,8 +60,16 @@ class Witness:
         return path.startswith(mine + "/") or mine.startswith(path.rstrip("/") + "/")
 
     def who(self, kind: str, name: str, pid: int = 0) -> Document | None:
-        """Who last did what can lead to this kind of tampering: with the pin `name`, with process `pid`, or with bpf."""
-        return next((act.who for act in reversed(self._acts) if self._could_be(act, kind, name, pid)), None)
+        """Who last did what can lead to this kind of tampering: with the pin `name`, with process `pid`, or with bpf.
+
+        An act on the very pin goes before a later one on a directory above it or a mount; it explains one change only.
+        """
+        acts = [act for act in reversed(self._acts) if self._could_be(act, kind, name, pid)]
+        itself = next((act for act in acts if kind in _OF_PINS and act.about.endswith("/" + name)), None)
+        if itself is not None:
+            self._acts.remove(itself)
+            return itself.who
+        return acts[0].who if acts else None
 
     def _could_be(self, act: _Act, kind: str, name: str, pid: int) -> bool:
         if kind in _SIGNALS:
@@ -166,6 +174,7 @@ class Watch:
     """set when the process goes on after it was stopped"""
     _waiting: list[Document] = field(default_factory=list)
     _last: float = field(default_factory=time.monotonic)
+    _pause: float = 0.0  # seconds between the last two looks
 
     def ended_before(self, pid: int) -> None:
         """The monitor before this one, process `pid`, did not end in order."""
@@ -182,10 +191,11 @@ class Watch:
                 shown = {name: value for name, value in members.items() if name not in ("late", "target")}
                 told.append(shown | ({"by": by} if by is not None else {}))
         self._waiting = late + self.guard.look()
-        pause, self._last = now - self._last, now
+        pause, before, self._last = now - self._last, self._pause, now
+        self._pause = pause
         if self.continued:
             self.continued = False
-            paused = round(pause * 1000)
+            paused = round(max(pause, before) * 1000)  # the signal may be heard of after the first look that follows it
             self._waiting.append(
                 {
                     "kind": "monitor_stopped",

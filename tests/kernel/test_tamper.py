@@ -16,6 +16,7 @@ from tests.kernel.harness import ROOT, MonitorRun, wait_for
 from tests.kernel.monitor_process import wall_ns
 
 NOTICED_S = 3.0
+pytestmark = pytest.mark.alone  # mounts and signals of other tests are among those who may have done it
 
 
 @pytest.fixture
