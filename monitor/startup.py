@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,7 +130,7 @@ class Startup:
 
     def guard(self) -> None:
         """Each second: what somebody did to the capture or to this process is put right and told."""
-        for members in self.watch.look(time.monotonic()) if self.watch is not None else ():
+        for members in self.watch.look() if self.watch is not None else ():
             self.voice.warning(f"somebody interfered: {members['kind']}, {members['object']}")
             self.pipeline.make("monitor_tamper", {"tamper": members})
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,6 @@ from monitor.encode import Document, Names
 from monitor.kernel import bpf, loader, pins
 from monitor.kernel.rings import Capture
 
-STOPPED_S = 3.0
-"""So long a pause between two looks is told, if the process was stopped in it."""
 _KEPT = 256
 _OF_PINS = ("pin_removed", "pin_replaced")
 _SIGNALS = {"monitor_killed": ("SIGKILL",), "monitor_stopped": ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")}
@@ -172,6 +171,7 @@ class Watch:
     witness: Witness
     continued: bool = False
     """set when the process goes on after it was stopped"""
+    clock: Callable[[], float] = time.monotonic
     _waiting: list[Document] = field(default_factory=list)
     _last: float = field(default_factory=time.monotonic)
     _pause: float = 0.0  # seconds between the last two looks
@@ -180,8 +180,8 @@ class Watch:
         """The monitor before this one, process `pid`, did not end in order."""
         self._waiting.append({"kind": "monitor_killed", "object": f"process {pid}", "target": pid, "repaired": True})
 
-    def look(self, now: float) -> list[Document]:
-        """What is to be told now. `now`: monotonic seconds."""
+    def look(self) -> list[Document]:
+        """What is to be told now."""
         told, late = [], []
         for members in self._waiting:
             by = self.witness.who(members["kind"], members["object"], members.get("target", 0))
@@ -191,10 +191,11 @@ class Watch:
                 shown = {name: value for name, value in members.items() if name not in ("late", "target")}
                 told.append(shown | ({"by": by} if by is not None else {}))
         self._waiting = late + self.guard.look()
+        continued, self.continued = self.continued, False
+        now = self.clock()  # after that: the pause of which it tells lies before
         pause, before, self._last = now - self._last, self._pause, now
         self._pause = pause
-        if self.continued:
-            self.continued = False
+        if continued:
             paused = round(max(pause, before) * 1000)  # the signal may be heard of after the first look that follows it
             self._waiting.append(
                 {

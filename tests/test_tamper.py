@@ -42,10 +42,27 @@ def test_the_removal_of_another_pin_is_not_it() -> None:
 
 
 def test_the_pause_is_that_before_the_first_look_though_the_signal_is_heard_of_after_it() -> None:
-    watch = Watch(cast(Guard, Untouched()), witness())
-    watch.look(now := 1000.0)
-    watch.look(now + 4.2)
+    times = iter((1000.0, 1004.2, 1004.3, 1005.3))
+    watch = Watch(cast(Guard, Untouched()), witness(), clock=lambda: next(times))
+    watch.look()
+    watch.look()
     watch.continued = True
-    watch.look(now + 4.3)
-    (told,) = watch.look(now + 5.3)
+    watch.look()
+    (told,) = watch.look()
     assert (told["kind"], told["paused_ms"]) == ("monitor_stopped", 4200)
+
+
+def test_a_stop_within_a_look_is_told_whole() -> None:
+    now = [1000.0]
+
+    class Stopped(Untouched):
+        def look(self) -> list[dict[str, Any]]:
+            now[0] += 4.2
+            watch.continued = True
+            return []
+
+    watch = Watch(cast(Guard, Stopped()), witness(), clock=lambda: now[0], _last=1000.0)
+    watch.look()
+    watch.guard = cast(Guard, Untouched())
+    (told,) = watch.look()
+    assert told["paused_ms"] == 4200
