@@ -186,7 +186,10 @@ def mounted(place: Path) -> Iterator[Callable[[Path], Path]]:
         nonlocal device
         leave()
         if device:
-            subprocess.run(["losetup", device, made], check=True)
+            deadline = time.monotonic() + 30  # the kernel may not have let go of it yet
+            while subprocess.run(["losetup", device, made], check=False).returncode:
+                assert time.monotonic() < deadline, f"{device} stays busy"
+                time.sleep(0.1)
         else:
             device = subprocess.run(
                 ["losetup", "-f", "--show", made], check=True, capture_output=True, text=True
