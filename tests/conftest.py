@@ -126,6 +126,14 @@ def elasticsearch() -> Iterator[Server]:
         server.remove()
 
 
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """An empty directory for a log, with the mode that the monitor gives it."""
+    path = tmp_path / "events"
+    path.mkdir(mode=0o750)
+    return path
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The directory of the checkout."""

@@ -30,13 +30,6 @@ LINES = b"".join(document(n, padding=n % 50) for n in range(1, 4001))
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "events"
-    path.mkdir(mode=0o750)
-    return path
-
-
-@pytest.fixture
 def log(directory: Path) -> Iterator[Log]:
     made = new_log(directory, zstd_level=1)
     made.open()

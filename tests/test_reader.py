@@ -103,13 +103,6 @@ class Follower:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "events"
-    path.mkdir(mode=0o750)
-    return path
-
-
-@pytest.fixture
 def live(directory: Path) -> Path:
     return directory / "events.jsonl"
 

@@ -27,6 +27,7 @@ SOURCE = Path(__file__).with_name("load.c")
 LOAD_CPU = 0
 NICE = -10
 """Load, monitor and peer alike: other work on the machine shall not decide who loses."""
+_LOSS = b'"ebpf":{"event":"monitor_loss"'
 LOAD_NAME, PROGRAM_NAME = "bench-load", "bench-program"
 # A close of a socket that nothing was sent through is told as file_close: at the syscall's end its file is gone.
 SAME_KIND = {"socket_close": "file_close"}
@@ -241,6 +242,16 @@ def occurrences(path: Path, *needles: bytes) -> tuple[int, list[int]]:
             lines += block.count(b"\n")
             found = [count + block.count(needle) for count, needle in zip(found, needles, strict=True)]
     return lines, found
+
+
+def losses(path: Path) -> int:
+    """Events that a finished file's loss documents give up: of one that is too long for `tally`."""
+    found = 0
+    with path.open("rb") as log:
+        for block in plain_blocks(log.fileno()):
+            if _LOSS in block:
+                found += sum(orjson.loads(line)["ebpf"]["loss"]["count"] for line in block.splitlines() if _LOSS in line)
+    return found
 
 
 def _count(found: Tally, document: dict[str, Any], pid: int, length: int) -> None:

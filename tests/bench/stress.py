@@ -17,7 +17,7 @@ from monitor import frames
 from monitor.kernel import rings
 from tests.bench import tracers
 from tests.bench.figures import Figure
-from tests.bench.load import LOAD_NAME, Load, LoadRun, check, occurrences
+from tests.bench.load import LOAD_NAME, Load, LoadRun, check, losses, occurrences
 from tests.bench.tracers import Monitor, Step
 
 Note = Callable[[str, Step], Step]
@@ -168,7 +168,7 @@ def _counted(
     for thread in others:
         thread.join()
     for run in runs:
-        monitor.settle(run, monitor.log_size())
+        monitor.settle(run.pid, monitor.log_size())
     spent, after = tracers.cpu_time(monitor.pid), monitor.fresh_status()
     taken = monitor.take_log()
     size = taken.stat().st_size
@@ -176,7 +176,7 @@ def _counted(
     with taken.open("rb") as log:
         plain = frames.view(log.fileno(), frames.is_framed(log.fileno())).size()
     lines, found = occurrences(taken, *marks)
-    monitor.skip(taken, lines)
+    monitor.skip(taken, lines, losses(taken))
     old, new = before["ledger"], after["ledger"]
     acts, documents = sum(run.total for run in runs), sum(found)
     refused = {name: count - old["refused"][name] for name, count in new["refused"].items()}

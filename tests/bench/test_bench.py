@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.bench import measure
-from tests.bench.load import ROOT, BrokenBenchmark, Load, LoadRun, Tally
+from tests.bench.load import ROOT, BrokenBenchmark, Load, LoadRun, Tally, losses, tally
 from tests.bench.measure import Bench
 from tests.bench.tracers import MONITOR_CPU, Step, account
 
@@ -97,3 +99,13 @@ def test_losses_that_explain_every_missing_act_are_accepted() -> None:
 def test_a_single_act_that_does_not_add_up_is_noticed(documents: int, lost: int, words: str) -> None:
     with pytest.raises(BrokenBenchmark, match=words):
         account(step(100, documents, lost, 0), alone=True)
+
+
+def test_losses_of_a_file_that_is_too_long_to_tally_are_those_that_a_tally_finds(tmp_path: Path) -> None:
+    names = ("monitor_start", "monitor_loss", "monitor_loss.degraded", "monitor_loss", "monitor_stop")
+    documents = [orjson.loads((ROOT / "tests" / "goldens" / f"{name}.json").read_bytes()) for name in names]
+    for number, document in enumerate(documents, 1):
+        document["event"]["sequence"] = number
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(document) + b"\n" for document in documents))
+    assert losses(path) == sum(tally(path, None).lost.values()) > 0

@@ -173,14 +173,14 @@ class Monitor:
             check(time.monotonic() < deadline, f"no new status within {SETTLE_SECONDS} s: {self._words()}")
             time.sleep(0.05)
 
-    def settle(self, load: LoadRun, size: int) -> float:
-        """Waits until the end of the load's process is in the log, and with it, lines being in order of time, all that
-        it did; then for a fresh status. `size` is the log's length when the load ended. Returns when it was found.
+    def settle(self, pid: int, size: int) -> float:
+        """Waits until the end of this process is in the log, and with it, lines being in order of time, all that it did;
+        then for a fresh status. `size` is the log's length when the process ended. Returns when it was found.
 
         If that very event was lost, it waits until the monitor has nothing left to do.
         """
         began = time.monotonic()
-        wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % load.pid)
+        wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % pid)
         with self.log.open("rb") as log:
             there = self._view(log.fileno())
             at, held = max(size - _LOOK_BACK, 0), b""
@@ -195,7 +195,7 @@ class Monitor:
                     waited = time.monotonic() - began
                     if waited > 3 and self._idle() and self._idle():
                         break
-                    check(waited < SETTLE_SECONDS, f"the end of the load is not in the log: {self._words()}")
+                    check(waited < SETTLE_SECONDS, f"the end of process {pid} is not in the log: {self._words()}")
                     time.sleep(0.02)
         self.fresh_status()
         return found
@@ -215,9 +215,10 @@ class Monitor:
             time.sleep(0.01)
         return taken
 
-    def skip(self, path: Path, lines: int) -> None:
-        """A finished file that was counted by others: it has so many lines."""
+    def skip(self, path: Path, lines: int, lost: int) -> None:
+        """A finished file that was counted by others: it has so many lines, whose loss documents tell of so many events."""
         self.lines += lines
+        self.lost += lost
         self.last += lines
         path.unlink()
 
@@ -343,7 +344,7 @@ def measured(
     begin()
     run = load.run(mode, seconds, rate)
     ended = time.time()
-    stood = monitor.settle(run, monitor.log_size())
+    stood = monitor.settle(run.pid, monitor.log_size())
     cpu_after, after = cpu_time(monitor.pid), monitor.status()
     found = monitor.read_log(monitor.take_log(), run)
     folded = after["ledger"]["folded"] - before["ledger"]["folded"]

@@ -7,7 +7,6 @@ on the machine do not matter; of the idle host everything is.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import statistics
 import subprocess
@@ -98,15 +97,7 @@ def _settle(monitor: tracers.Monitor) -> None:
     """Waits until what has happened so far is in the log: the end of a program that is run for that is."""
     child = subprocess.Popen(["/bin/true"])
     child.wait()
-    wanted = re.compile(rb'"event":"process_exit"[^\n]*"thread":\{"id":%d,' % child.pid)
-    deadline = time.monotonic() + tracers.SETTLE_SECONDS
-    with monitor.log.open("rb") as log:
-        while True:
-            log.seek(max(log.seek(0, 2) - (16 << 20), 0))
-            if wanted.search(log.read()):
-                return
-            check(time.monotonic() < deadline, "the end of a program is not in the log")
-            time.sleep(0.1)
+    monitor.settle(child.pid, monitor.log_size())
 
 
 def run(monitor: tracers.Monitor, command: list[str] | None, idle_seconds: float) -> Seen:
@@ -173,7 +164,7 @@ def costs(directory: Path, count_of: int, rounds: int) -> dict[str, Cost]:
         return {name: min(once(name)[0] for _ in range(rounds)) for name in ACTS}
 
     before, traced, seen, cpu, problems = untraced(), dict[str, float](), dict[str, Seen](), dict[str, float](), list[str]()
-    with tracers.running(directory / "cost-monitor", "trace", problems, log_min_free=0) as monitor:
+    with tracers.running(directory / "cost-monitor", "trace", problems) as monitor:
         for name in ACTS:
             monitor.read_log(monitor.take_log(), None)
             used, best, pids = tracers.cpu_time(monitor.pid).exact, [], []
@@ -184,9 +175,10 @@ def costs(directory: Path, count_of: int, rounds: int) -> dict[str, Cost]:
             _settle(monitor)
             cpu[name], traced[name] = tracers.cpu_time(monitor.pid).exact - used, min(best)
             taken = monitor.take_log()
-            everything, seen[name] = count(taken.read_bytes().splitlines(keepends=True), None), Seen()
+            lines = taken.read_bytes().splitlines(keepends=True)
+            everything, seen[name] = count(lines, None), Seen()
             for pid in pids:
-                mine = count(taken.read_bytes().splitlines(keepends=True), pid)
+                mine = count(lines, pid)
                 seen[name].lines += mine.lines
                 seen[name].bytes += mine.bytes
             monitor.read_log(taken, None)
@@ -215,13 +207,13 @@ def measure(directory: Path, small: bool = False, profiles: tuple[str, ...] = PR
             subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # caches are warm
     for profile in profiles:
         print(f"profile {profile}", flush=True)
-        with tracers.running(directory / "monitor", profile, problems, log_min_free=0) as monitor:
+        with tracers.running(directory / "monitor", profile, problems) as monitor:
             for name, command in todo.items():
                 seen[name][profile] = run(monitor, command, 1 if small else 20)
                 print(f"  {name}: {seen[name][profile].lines.total()} events", flush=True)
     left: dict[str, dict[str, int]] = {}
     print("own rules, profile full", flush=True)
-    with tracers.running(directory / "monitor", "full", problems, exclusions=rules(), log_min_free=0) as monitor:
+    with tracers.running(directory / "monitor", "full", problems, exclusions=rules()) as monitor:
         for name, command in todo.items():
             before = suppressed(monitor)
             run(monitor, command, 1 if small else 20)
