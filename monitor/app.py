@@ -287,8 +287,7 @@ class Monitor(Steered):
             self.settled.step(round(time.time()), round(time.time() - step / 1e9))
             self.pipeline.make("monitor_config", {"clock": {"step_ns": step}})
         self.configure()
-        skipped = self.ledger.preempted(self.capture.skipped(), f"{self.epoch:016x}")
-        for members in (*skipped, *self.ledger.degraded()):
+        for members in (*self.skipped(), *self.ledger.degraded()):
             self._loss(members)
         self._keep_room()
         self._deliver()
@@ -340,8 +339,7 @@ class Monitor(Steered):
         if self.delivery is not None:
             ledger |= self.delivery.shipped_side(f"{self.epoch:016x}", ledger["logged"])
         return {
-            "pid": os.getpid(),
-            "epoch": f"{self.epoch:016x}",
+            "pid": os.getpid(), "epoch": f"{self.epoch:016x}",
             "sequence": self.pipeline.sequence - 1,
             "durable_sequence": self.log.durable_sequence,
             "events_numbered": oldest,
@@ -412,6 +410,8 @@ class Monitor(Steered):
         if not self.keeps_capture:
             loader.detach(self.capture.directory)
         self._drain()
+        for members in self.skipped():
+            self._loss(members)
         self.last_hashes()
         self._record_expired([])  # what went while the log could not be written, less than a second ago
         self.pipeline.make("monitor_stop", {"monitor": {"reason": self.stopping or "stop"}})

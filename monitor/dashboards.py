@@ -114,9 +114,10 @@ LOSSES = Dashboard(
             Metric("lag", "max", "ebpf.ledger.lag"), Metric("dead letters", "max", "ebpf.ledger.dead_letter"),
             Metric("conflicts", "max", "ebpf.ledger.conflict"), Metric("delivered", "max", "ebpf.ledger.created"), LAST_SEEN),
               doc="The worst of the time shown. Lag: lines that are not delivered; conflicts: ids that another document had."),
-        Panel("Refused by the rings, by host", "table", "ebpf.event: monitor_heartbeat", ("host.name",), (
+        Panel("Refused by the kernel, by host", "table", "ebpf.event: monitor_heartbeat", ("host.name",), (
             Metric("bulk ring", "max", "ebpf.ledger.refused.ring_full"),
             Metric("control ring", "max", "ebpf.ledger.refused.control_full"),
+            Metric("preempted", "max", "ebpf.ledger.refused.preempted"),
             Metric("seen", "max", "ebpf.ledger.kernel_seen"))),
         Panel("Configuration of each host", "table", "ebpf.event: monitor_start",
               ("host.name", "ebpf.monitor.profile", "ebpf.monitor.config_digest", "agent.version"), (LAST_SEEN,), size=100,

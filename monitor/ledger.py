@@ -137,7 +137,7 @@ class Ledger:
         skipped: int = 0,
     ) -> None:
         """`dies`: the control lane's buffers are the reader's own and die with it. `excluded`: what the own rules' places had
-        counted before this epoch; `names`: whose they are, "" for nobody's. `skipped`: runs that were told before."""
+        counted before this epoch; `names`: whose they are, "" for nobody's. `skipped`: runs that earlier epochs have told."""
         self._accounts = accounts
         self._base = base
         self._told = [list(cpu.counters[:6]) for cpu in base]
@@ -145,7 +145,7 @@ class Ledger:
         self._places = [""] * rings.EXCLUSIONS if names is None else names
         self._begun = [0] * rings.EXCLUSIONS if excluded is None else excluded
         self._excluded: dict[str, int] = {}
-        self.skipped = skipped
+        self.skipped = self._skipped_before = skipped
         self._levels = [0] * len(base)
         self._switches = [cpu.counters[-1] for cpu in base]
         self._died = 0
@@ -186,11 +186,12 @@ class Ledger:
         suppressed["exclusions"] = sum(self.exclusions().values())
         numbered = sum(int(self._accounts[cpu, rings.SEQ]) - base.expected for cpu, base in enumerate(self._base))
         submitted = numbered - sum(refused.values())
+        refused["preempted"] = self.skipped - self._skipped_before  # such runs took no number
         counts = self.counts
         in_flight = submitted - counts.received - self._died
         right = counts.logged + counts.quarantined + counts.unwritten
         return {
-            "kernel_seen": numbered + sum(suppressed.values()),
+            "kernel_seen": submitted + sum(refused.values()) + sum(suppressed.values()),
             "submitted": submitted,
             "refused": refused,
             "suppressed": suppressed,

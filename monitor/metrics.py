@@ -122,7 +122,7 @@ def _ledger(found: Status) -> Iterator[Metric]:
         yield _gauge("delivery_lag_seconds", "Age of the oldest line that is not delivered yet.",
                      member(delivery, "lag").get("seconds"))  # fmt: skip
     for name, label, doc in (
-        ("refused", "reason", "Events that found no room in a ring: lost, and recorded as lost."),
+        ("refused", "reason", "Events without room in a ring, or (preempted: at most) whose program did not run: lost and told."),
         ("suppressed", "rule", "Events that the configuration or the monitor's own identity keeps out."),
     ):
         family = CounterMetricFamily(f"{PREFIX}_events_{name}", doc, labels=[label])

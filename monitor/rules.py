@@ -108,7 +108,7 @@ RULES: tuple[Rule, ...] = (
          f"{CHANGED} and file.path: (/var/monitoring/* or /etc/ebpf-monitor/* or /var/config.json)"
          " and not process.name: (ebpf-monitor or logrotate or gzip or zstd)", "high", "Defense Evasion", "T1562",
          "An operator who edits the configuration."),
-    Rule("Events were lost", "The kernel produced events that found no room or no disk: what happened then is not recorded.",
+    Rule("Events were lost", "Events found no room or no disk, or the kernel skipped a program: what happened then is not recorded.",
          "ebpf.event: monitor_loss and ebpf.loss.count > 0", "medium", "Defense Evasion", "T1562", "Overload."),
     Rule("Recording ended", "A monitor stopped: from then on nothing is recorded on that host.",
          "ebpf.event: monitor_stop", "medium", "Defense Evasion", "T1562", "Updates and restarts: a monitor_start follows."),

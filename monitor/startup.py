@@ -260,6 +260,10 @@ class Startup:
             found[name]["waiting"] = reason
         return found
 
+    def skipped(self) -> list[dict[str, Any]]:
+        """Members of the loss record of what the kernel did not run since the last one; [] when there is nothing to tell."""
+        return self.ledger.preempted(self.capture.skipped(), f"{self.epoch:016x}")
+
     def beside_ledger(self) -> dict[str, Any]:
         """What a heartbeat says beside the ledger."""
         found: dict[str, Any] = {"hash": self.hasher.status()} if self.hasher is not None else {}

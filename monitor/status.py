@@ -25,6 +25,8 @@ from monitor.ship import state
 EXIT_BALANCED, EXIT_UNBALANCED, EXIT_STOPPED = 0, 1, 3
 STALE_S = 5.0
 _DAY_S = 86_400
+AT_MOST = ("preempted",)
+"""reasons whose count is an upper bound"""
 _MAX_BYTES = 1 << 20
 
 
@@ -311,7 +313,11 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "logged", f"{_number(last.get('sequence'))} lines, {_number(last.get('bytes_written'))} bytes in this run"
     rings = f"{_number(lag['in_rings'])} events in the rings ({100 * fill:.1f} % full)"
     yield "lag", f"{rings}, {_number(lag['not_durable'])} lines not durable yet"
-    parts = ", ".join(f"{name} {count:,}" for name, count in loss.items() if count and name != "total")
+    parts = ", ".join(
+        f"{'at most ' if name in AT_MOST else ''}{name} {count:,}"
+        for name, count in loss.items()
+        if count and name != "total"
+    )
     yield "lost", f"{loss['total']:,} events" + (f" ({parts})" if parts else "")
     if status.gb_per_day is not None:
         yield "volume", f"{status.gb_per_day:.2f} GB per day at the rate of {found['gb_per_day_from']}"

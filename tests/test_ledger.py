@@ -134,7 +134,9 @@ def test_runs_that_the_kernel_skipped_are_told_once_and_a_successor_goes_on_from
         "class": "unknown", "cpu": 0, "count": 0, "reason": "preempted", "epoch": "e", "exact": False,
     }  # fmt: skip
     assert ledger.skipped == 9
-    assert ledger.balance()["balanced"]
+    found = ledger.balance()
+    assert found["refused"] == {"ring_full": 0, "control_full": 0, "preempted": 5}
+    assert (found["kernel_seen"], found["submitted"], found["in_flight"], found["balanced"]) == (5, 0, 0, True)
 
 
 def test_an_epoch_counts_from_where_it_began() -> None:

@@ -29,7 +29,7 @@ def ledger(**changes: Any) -> dict[str, Any]:
     return {
         "kernel_seen": 110,
         "submitted": 90,
-        "refused": {"ring_full": 7, "control_full": 0},
+        "refused": {"ring_full": 7, "control_full": 0, "preempted": 0},
         "suppressed": {"self": 13},
         "received": 88,
         "in_flight": 2,
@@ -189,13 +189,15 @@ def test_document_has_the_contract_s_members(running: RunDir) -> None:
 
 
 def test_losses_add_up_every_reason() -> None:
-    assert losses(ledger(died=1, quarantined=2, unwritten=4)) == {
+    refused = {"ring_full": 7, "control_full": 0, "preempted": 3}
+    assert losses(ledger(refused=refused, died=1, quarantined=2, unwritten=4)) == {
         "ring_full": 7,
         "control_full": 0,
+        "preempted": 3,
         "died": 1,
         "quarantined": 2,
         "unwritten": 4,
-        "total": 14,
+        "total": 17,
     }
     assert losses({}) == {"total": 0}
 

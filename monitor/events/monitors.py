@@ -64,6 +64,7 @@ MONITORS: tuple[EventType, ...] = (
             ("folded", "reads and writes that stand in totals only"), ("torn", "lines cut after a crash"),
             ("redacted", "lines in which secrets were masked"),
             ("refused.ring_full", "no room in a bulk ring"), ("refused.control_full", "no room in the control ring"),
+            ("refused.preempted", "at most: programs that did not run, as another thread was preempted in one on that CPU"),
             ("suppressed.self", "acts of the monitor"), ("suppressed.profile", "left out by the profile"),
             ("suppressed.quiet", "quiet objects left out by the profile"), ("suppressed.exclusions", "left out by own rules"),
             ("filtered", "dropped by a rule"), ("unwritten", "could not be written to the log"),

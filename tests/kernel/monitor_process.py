@@ -222,6 +222,11 @@ class MonitorProcess:
         )
         return found[start + 1 : -1]
 
+    def lost(self, reason: str = "") -> int:
+        """What the loss records in the log count so far, for one reason or all."""
+        losses = [one["ebpf"]["loss"] for one in self.journal.made if name_of(one) == "monitor_loss"]
+        return sum(loss["count"] for loss in losses if reason in ("", loss["reason"]))
+
     # ---- promises ----
     def status(self) -> Document:
         """The newest status.json."""
@@ -274,8 +279,7 @@ class MonitorProcess:
         status = self.status()
         self._check_ledger(status)
         made = self.journal.made
-        lost = [one["ebpf"]["loss"]["count"] for one in made if name_of(one) == "monitor_loss"]
-        assert sum(lost) == sum(status["ledger"]["refused"].values())
+        assert self.lost() == sum(status["ledger"]["refused"].values())
         assert status["ledger"]["in_flight"] == 0, status["ledger"]
         assert self.journal.sequence == status["sequence"], "the log has the lines that the ledger counts"
         assert (name_of(made[0]), name_of(made[-1])) == ("monitor_start", "monitor_stop")

@@ -1,5 +1,5 @@
 """Both control lanes, reads with and without casts, and programs that turn preemption off themselves pass the same small suite;
-what a kill costs the perf lane."""
+what a kill costs the perf lane; what a kernel skips that preempts programs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from monitor import status
+from monitor.kernel import bpf, rings
 from tests.kernel.harness import (
     BLOCK,
     BPFFS,
@@ -121,3 +123,46 @@ def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records
     assert kinds["file_open"] + kinds["file_write"] + kinds["file_close"] == performed - renames + closes
     assert {loss["reason"] for loss in found.losses} <= {"control_full", "died"}
     assert ledger["in_flight"] == 0
+
+
+def _skip(monitor: MonitorRun, runs: int) -> None:
+    """As if that many runs had not come about: adds to what the programs count on CPU 0."""
+    (capture,) = monitor.captures()
+    accounts = bpf.obj_get(capture / "map_accounts")
+    try:
+        about = bpf.map_info(accounts)
+        words = bpf.map_array(accounts, about.max_entries * about.value_size).view("i8")
+        words[rings.NESTED] += runs
+    finally:
+        os.close(accounts)
+
+
+def test_runs_that_did_not_come_about_are_counted_once_like_every_other_loss(monitor: MonitorRun) -> None:
+    """By a loss record within a second or two, in the ledger's equation and in `status`, also over a kill and at the end."""
+    monitor.environment = {"EBPF_MONITOR_PREEMPTED": "1"}
+    monitor.settings |= {"profile": "minimal", "ring_bytes": 16 << 20}
+    monitor.start()
+
+    def told(runs: int) -> None:
+        wait_for(lambda: monitor.wait_balanced()["refused"]["preempted"] == runs, what=f"{runs} runs are told")
+
+    told(0)
+    _skip(monitor, 5)
+    told(5)
+    wait_for(lambda: monitor.seen('"reason":"preempted"'), what="the record is in the log")
+    monitor.kill()
+    _skip(monitor, 2)
+    monitor.start()
+    told(2)
+    ledger = monitor.status()["ledger"]
+    parts = sum(ledger["refused"].values()) + sum(ledger["suppressed"].values())
+    assert ledger["kernel_seen"] == ledger["submitted"] + parts
+    state = status.read(monitor.run_dir)
+    assert state.document()["loss"] == {**dict.fromkeys(state.document()["loss"], 0), "preempted": 2, "total": 2}
+    assert "2 events (at most preempted 2)\n" in status.table(state)
+    _skip(monitor, 3)
+    assert monitor.stop() == 0
+    assert monitor.status()["ledger"]["refused"]["preempted"] == 5
+    found = check_chain(monitor)
+    skipped = [(loss["count"], loss["exact"]) for loss in found.losses if loss["reason"] == "preempted"]
+    assert skipped == [(5, False), (2, False), (3, False)]

@@ -150,6 +150,7 @@ def test_a_full_disk_stops_nothing_and_what_is_not_written_is_counted_exactly(
     assert ledger["refused"] == {
         "ring_full": found.lost(reason="ring_full"),
         "control_full": found.lost(reason="control_full"),
+        "preempted": 0,
     }
     for done in (first, last):
         assert check_mixed(monitor, done, 1009) == 1009

@@ -91,6 +91,7 @@ def test_rings_that_overflow_while_nobody_reads_lose_exactly_what_the_loss_recor
     assert ledger["refused"] == {
         "ring_full": found.lost(reason="ring_full"),
         "control_full": found.lost(reason="control_full"),
+        "preempted": 0,
     }
     assert any(loss["reason"] == "degraded" and loss["count"] == 0 for loss in found.losses)
     for at in (first, last):

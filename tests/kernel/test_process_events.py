@@ -416,9 +416,14 @@ SHORT = r"""
 """
 
 
+SHORT_LIFE = ("process_fork", "file_open", "file_close", "process_exec", "file_open", "file_close", "process_exit")
+
+
 def test_no_event_of_2000_short_lived_processes_shows_the_program_before_the_exec(
     monitor: MonitorProcess, programs: Path
 ) -> None:
+    """Nor is one missing, but for what a kernel skips that preempts programs: the loss records count at least as many."""
+    skipped = monitor.lost("preempted")
     before, after = compile_c(programs, "before", SHORT), programs / "after"
     if not after.exists():
         after.write_bytes(before.read_bytes())
@@ -427,21 +432,22 @@ def test_no_event_of_2000_short_lived_processes_shows_the_program_before_the_exe
     assert parent.wait(60 * PATIENCE) == 0
     monitor.lifetime(parent.pid, 60)
     children = monitor.journal.born[parent.pid]
-    assert len(children) == 2000
-    wrong = []
+    wrong, missing = [], len(SHORT_LIFE) * 2000
     for pid, entity in children:
         documents = [one for one in monitor.journal.documents(pid, entity) if one["ebpf"]["event"] != "process_hash"]
         names = brief(documents)
-        at = names.index("process_exec")
+        at = names.index("process_exec") if "process_exec" in names else len(names)
         programs_seen = [(one["process"].get("executable"), one["process"]["thread"]["name"]) for one in documents]
+        missing -= len(names)
+        life = iter(SHORT_LIFE)
         if (
-            names
-            != ["process_fork", "file_open", "file_close", "process_exec", "file_open", "file_close", "process_exit"]
-            or set(programs_seen[:at]) != {(str(before), "before")}
-            or set(programs_seen[at:]) != {(str(after), "after")}
+            not all(name in life for name in names)
+            or not set(programs_seen[:at]) <= {(str(before), "before")}
+            or not set(programs_seen[at:]) <= {(str(after), "after")}
         ):
             wrong.append((names, programs_seen, brief(monitor.journal.documents(pid))))
     assert not wrong, (len(wrong), wrong[0], monitor.fresh_status()["ledger"])
+    monitor.until(lambda: missing <= monitor.lost("preempted") - skipped, f"loss records of {missing} missing events")
 
 
 def test_calls_through_the_32_bit_entry_are_events_by_their_own_numbers(
