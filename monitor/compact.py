@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ Part = Mapping[str, Any]
 _EVENT, _OUTCOME, _PID, _NAME, _USER = 15, 6, 7, 15, 8
 _LEAST_OBJECT = 16
 _NO_TIME = "--:--:--.---"
+_TRANSFERS = frozenset({"file_read", "file_write", "socket_send", "socket_receive"})
 _RESET = "\x1b[0m"
 _DIM, _RED, _ALARM = "\x1b[2m", "\x1b[31m", "\x1b[1;37;41m"
 _FAMILY = {"process": "\x1b[32m", "file": "\x1b[36m", "socket": "\x1b[35m", "kernel": "\x1b[33m", "monitor": "\x1b[34m"}
@@ -100,6 +101,8 @@ class Compact:
 
     def raw(self, line: bytes) -> str:
         """The text for one line of the log, ending in a newline, as `document` gives it."""
+        if (parts := _in_parts(line)) is not None:
+            return self._row(*parts)
         try:
             found = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -110,7 +113,10 @@ class Compact:
 
     def document(self, document: Part) -> str:
         """The text for one document, ending in a newline. Where another day begins, a line before it names the day."""
-        day, time = self._when(_text(document.get("@timestamp")))
+        return self._row(_text(document.get("@timestamp")), document, _who(document))
+
+    def _row(self, timestamp: str, document: Part, who: str) -> str:
+        day, time = self._when(timestamp)
         head = ""
         if day and day != self._day:
             self._day = day
@@ -119,15 +125,12 @@ class Compact:
         event = _text(ebpf.get("event")) or "?"
         if event == "monitor_loss":
             return head + self._alarm(f"{time}  {event:<{_EVENT}} {_lost(part(ebpf, 'loss'))}") + "\n"
-        outcome = _text(part(document, "error").get("code")) or ("ok" if "outcome" in part(document, "event") else "-")
-        process = part(document, "process")
-        name = _text(process.get("name")) or _text(part(process, "thread").get("name")) or "-"
-        user, pid = part(document, "user"), _text(process.get("pid")) or "-"
-        owner = _text(user.get("name")) or _text(user.get("id")) or "-"
-        who = f"{pid:>{_PID}} {_padded(name, _NAME)} {_padded(owner, _USER)}"
+        outcome = _text(part(document, "error").get("code")) if "error" in document else ""
+        outcome = outcome or ("ok" if "outcome" in part(document, "event") else "-")
         thing, more = _object(event, document, ebpf)
-        left = f"{time}  {event:<{_EVENT}} {outcome:<{_OUTCOME}} {who} "
-        thing, more = self._fitted(width(left), thing, more)
+        left = f"{time}  {event.ljust(_EVENT)} {outcome.ljust(_OUTCOME)} {who} "
+        if self._columns is not None:
+            thing, more = self._fitted(self._columns - width(left), thing, more)
         if self._colour:
             shade = _FAMILY.get(event.split("_", 1)[0], "")
             failed = _RED if outcome not in ("ok", "-") else ""
@@ -136,11 +139,10 @@ class Compact:
             more = self._paint(_DIM, more) if more else ""
         return f"{head}{left}{thing}{'  ' if thing and more else ''}{more}".rstrip(" ") + "\n"
 
-    def _fitted(self, used: int, thing: str, more: str) -> tuple[str, str]:
+    @staticmethod
+    def _fitted(room: int, thing: str, more: str) -> tuple[str, str]:
         """Both parts in what the terminal has left: the object loses its middle first, then the details their end."""
-        if self._columns is None:
-            return thing, more
-        room = max(_LEAST_OBJECT, self._columns - used)
+        room = max(_LEAST_OBJECT, room)
         gap = 2 if thing and more else 0
         if width(thing) + gap + width(more) <= room:
             return thing, more
@@ -154,6 +156,8 @@ class Compact:
         except ValueError:
             return "", _NO_TIME
         fraction = timestamp[20:23] if timestamp[19:20] == "." else ""
+        if len(fraction) == 3 and fraction.isdigit():
+            return day, f"{time}.{fraction}"
         return day, f"{time}.{fraction:<03}" if not fraction or fraction.isdigit() else f"{time}.000"
 
     def _paint(self, style: str, text: str) -> str:
@@ -165,6 +169,60 @@ class Compact:
     def notice(self, text: str) -> str:
         """A line of the display itself, that no event has."""
         return self._paint(_DIM, f"-- {text} --") + "\n"
+
+
+# Of a million lines most differ in little: the host is one, a process makes many. So a line is read in three parts, and what of
+# the first and last was seen before is not read again. Each part is whole by itself, or the line is read as one.
+_STAMP, _STAMP_END = b'{"@timestamp":"', len(b'{"@timestamp":"2026-11-22T16:52:01.123456789')
+
+
+def _in_parts(line: bytes) -> tuple[str, Part, str] | None:
+    """(time, the rest of the document, who did it) of a line as the monitor writes it; None: it has another form."""
+    event = line.find(b',"event":{')
+    actor = line.find(b',"process":{', event)
+    if not 0 < event < actor or not _is_stamped(line) or not _is_object(line[_STAMP_END + 3 : event]):
+        return None
+    known = _actor(line[actor + 1 :])
+    if known is None:
+        return None
+    try:
+        found = orjson.loads(b"{" + line[event + 1 : actor] + b"}")
+    except orjson.JSONDecodeError:
+        return None
+    found.update(known[0])
+    return line[len(_STAMP) : _STAMP_END].decode(), found, known[1]
+
+
+def _is_stamped(line: bytes) -> bool:
+    end = line[_STAMP_END : _STAMP_END + 3]
+    return line.startswith(_STAMP) and end == b'Z",' and b'"' not in line[len(_STAMP) : _STAMP_END]
+
+
+@lru_cache(maxsize=64)
+def _is_object(members: bytes) -> bool:
+    """Do these bytes, in braces, make an object?"""
+    try:
+        orjson.loads(b"{" + members + b"}")
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _actor(members: bytes) -> tuple[Part, str] | None:
+    """The sections at the end of a line, from `process` on to the closing brace, and who that is."""
+    try:
+        found = orjson.loads(b"{" + members)
+    except orjson.JSONDecodeError:
+        return None
+    return found, _who(found)
+
+
+def _who(document: Part) -> str:
+    process, user = part(document, "process"), part(document, "user")
+    name = _text(process.get("name")) or _text(part(process, "thread").get("name")) or "-"
+    owner, pid = _text(user.get("name")) or _text(user.get("id")) or "-", _text(process.get("pid")) or "-"
+    return f"{pid:>{_PID}} {_padded(name, _NAME)} {_padded(owner, _USER)}"
 
 
 def _padded(text: str, columns: int) -> str:
@@ -186,11 +244,12 @@ def _object(event: str, document: Part, ebpf: Part) -> tuple[str, str]:
 
 
 def _file(document: Part, ebpf: Part) -> tuple[str, str]:
-    asked = [f"{name} {_text(value)}" for name, value in part(ebpf, "requested").items()]
-    attribute = part(ebpf, "xattr").get("name")
-    asked += [_text(attribute)] if attribute else []
-    details = ", ".join([*_amounts(ebpf), *asked]) or _text(ebpf.get("flags"))
-    return _text(part(document, "file").get("path")), details
+    details = _amounts(ebpf)
+    if "requested" in ebpf:
+        details += [f"{name} {_text(value)}" for name, value in part(ebpf, "requested").items()]
+    if "xattr" in ebpf and (attribute := part(ebpf, "xattr").get("name")):
+        details.append(_text(attribute))
+    return _text(part(document, "file").get("path")), ", ".join(details) if details else _text(ebpf.get("flags"))
 
 
 def _symlink(document: Part, _: Part) -> tuple[str, str]:
@@ -229,19 +288,17 @@ def _exit(document: Part, ebpf: Part) -> tuple[str, str]:
     return f"exit code {_text(part(document, 'process').get('exit_code')) or '?'}", ""
 
 
-def _amounts(ebpf: Part) -> Iterator[str]:
+def _amounts(ebpf: Part) -> list[str]:
     """Totals of a close; the bytes of a single read, write, send or receive."""
+    found = []
     for name, word in (("read", "read"), ("write", "written")):
-        total = part(ebpf, name)
-        count = total.get("count")
-        if count:
-            yield f"{word} {_text(total.get('bytes'))} B in {_text(count)}"
-    reason = part(ebpf, "close").get("reason")
-    if reason not in (None, "close"):
-        yield f"by {_text(reason)}"
-    event, ret = ebpf.get("event"), ebpf.get("ret")
-    if event in ("file_read", "file_write", "socket_send", "socket_receive") and isinstance(ret, int) and ret >= 0:
-        yield f"{ret} B"
+        if name in ebpf and (count := part(ebpf, name).get("count")):
+            found.append(f"{word} {_text(part(ebpf, name).get('bytes'))} B in {_text(count)}")
+    if "close" in ebpf and (reason := part(ebpf, "close").get("reason")) not in (None, "close"):
+        found.append(f"by {_text(reason)}")
+    if ebpf.get("event") in _TRANSFERS and isinstance(ret := ebpf.get("ret"), int) and ret >= 0:
+        found.append(f"{ret} B")
+    return found
 
 
 def _end(document: Part, name: str) -> str:

@@ -73,6 +73,35 @@ def test_each_golden_document_is_one_line_with_its_time_event_and_object(path: P
         assert document["file"]["path"] in row
 
 
+def whole(line: bytes) -> str:
+    """What is shown of a line that is read as one."""
+    try:
+        return Compact().document(orjson.loads(line))
+    except orjson.JSONDecodeError:
+        return Compact().raw(b"[" + line)[:16]
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_a_line_read_in_parts_is_shown_as_the_line_read_as_one(path: Path) -> None:
+    line = orjson.dumps(orjson.loads(path.read_bytes()))
+    for _ in range(2):  # what was seen before is not read again
+        assert Compact().raw(line) == whole(line)
+
+
+def test_a_line_that_lacks_a_byte_is_no_document_whichever_byte_it_is() -> None:
+    line = loglines.line(2, ret=-13, path='/tmp/,"process":{"pid":4}').rstrip(b"\n")
+    assert compact._in_parts(line) is not None
+    for at in range(len(line)):
+        for broken in (
+            line[:at] + line[at + 1 :],
+            line[:at],
+            line[:at] + b'"' + line[at:],
+            line[:at] + b"}" + line[at:],
+        ):
+            if broken:
+                assert Compact().raw(broken).startswith(whole(broken)), broken
+
+
 def test_columns_stand_below_each_other() -> None:
     one = shown(loglines.line(2, path="/a"))
     other = shown(

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize(
     indirect=True,
     ids=["casts", "helpers"],
 )
-COUNT = int(os.environ.get("EBPF_MONITOR_RACES", "500"))
+COUNT = int(os.environ.get("EBPF_MONITOR_ATTACKS", "500"))
 RACER = r"""
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -68,7 +68,7 @@ def test_a_name_that_changes_during_the_call_is_true_or_marked(
     assert process.returncode == 0
     found = [
         one
-        for one in monitor.lifetime(process.pid, 60)
+        for one in monitor.lifetime(process.pid, 60 + COUNT / 20)
         if name_of(one) == EVENTS[what] and one["ebpf"]["syscall"] == what
     ]
     assert len(found) == len(truth) == COUNT
