@@ -95,13 +95,16 @@ static inline s64 message_bytes(struct arguments *in, u32 compat, s64 messages) 
   return sum;
 }
 
+/* What is known of the descriptors that came with a call: the message looked at next, how many were told; of the message whose turn
+ * it is, where their numbers stand, how many there are and how many were told; how many are behind the last that is told. */
+struct came { u64 next, numbers; u32 received, done, told, more; };
 /* Where a message came with control bytes, there may be descriptors in them. */
 static inline int came(u64 *ctx, struct account *h, struct arguments *in, u32 compat, u32 call, u32 op, s64 ret) {
   u64 size = 0;
   if (op != OP_READ || !(call & (CALL_MSG | CALL_MMSG)) || ret < 0) return done(ctx, h, ret);
   if (call & CALL_MSG) read_user(&size, compat ? 4 : 8, (void *)(in->a[1] + (compat ? 20 : 40))); else size = ret;
   if (!size) return end(h);
-  h->swept = 0;
+  __builtin_memset(in->address, 0, sizeof(struct came));
   go(ctx, TAIL_RIGHTS);
   return give_up(h, CLASS_FILE);
 }
@@ -150,18 +153,6 @@ int socket_io(u64 *ctx) {
 #define CONTROL_OF(m, p, n) { if (compat) { u32 v_[2] = {}; read_user(v_, 8, (void *)((m) + 16)); p = v_[0]; n = v_[1]; } \
                               else { u64 v_[2] = {}; read_user(v_, 16, (void *)((m) + 32)); p = v_[0]; n = v_[1]; } }
 #define MOST_RIGHTS 24    /* that are told one by one: each takes one tail call */
-/* The next message of a recvmmsg, from `in->bytes` on, that came with control bytes. */
-static inline u32 next_message(struct arguments *in, u64 task, u32 compat, s64 messages) {
-  u32 i;
-#pragma nounroll
-  EACH(i, 1024, task) {                              /* UIO_MAXIOV */
-    u64 n = 0; s64 m = *(volatile s64 *)&in->bytes; if (m >= messages) break;
-    read_user(&n, compat ? 4 : 8, (void *)(in->a[1] + m * (compat ? 32 : 64) + (compat ? 20 : 40)));
-    if (n) break;
-    *(volatile s64 *)&in->bytes = m + 1;
-  }
-  return *(volatile s64 *)&in->bytes;
-}
 /* How many descriptors stand in a message's control bytes, and where their numbers are. */
 static inline u32 find_rights(u64 control, u64 size, u32 compat, u64 *numbers) {
   u64 at = control, head = compat ? 12 : 16; u32 i, length, w[2];
@@ -186,34 +177,40 @@ static inline int tell_right(u64 *ctx, struct account *h, struct config *c, u64 
   record_end(ctx, h, s, o, CLASS_FILE);
   return 1;
 }
-/* Tail: one descriptor after the other; how far it came is kept in `swept`: descriptors of this message, all that were told, the message. */
+/* The next message of a call with descriptors, or if `all` how many are in all that follow. Looks at so many that a verifier without
+ * may_goto follows; kept in memory, so that it sees one state at the end. Is there nothing more to look at? */
+static inline int look_for_rights(struct came *x, struct arguments *in, u64 task, u32 compat, s64 messages, int all) {
+  volatile struct came *v = x; u32 i;
+#pragma nounroll
+  EACH(i, 256, task) {
+    u64 control = 0, size = 0, numbers = 0, k = v->next; u32 n = 0;
+    if ((s64)k >= messages) break;
+    v->next = k + 1;
+    CONTROL_OF(in->a[1] + k * (compat ? 32 : 64), control, size)
+    if (size) n = find_rights(control, size, compat, &numbers);
+    if (!n || n > 253) continue;                     /* SCM_MAX_FD */
+    if (v->received) v->more += n; else { v->received = n; v->numbers = numbers; }
+    if (!all) break;
+  }
+  return (s64)v->next >= messages || (v->received && !all);
+}
+/* Tail: one descriptor after the other; how far it came stands where the call's arguments are kept. */
 int rights(u64 *ctx) {
   ENTER_CALL
-  u64 control, size, at = 0, f, message; u32 received, done = h->swept & 255, told = h->swept >> 8 & 255, m = h->swept >> 16, rest; s32 fd = -1;
-  if (call & CALL_MMSG) {                            /* only Unix sockets pass descriptors; others have control bytes with each message */
-    u64 sock = 0, sk = 0; u16 family = 0; f = fd_file(task, (u32)in->a[0]);
-    if (f) KL(sock, f, OFF_file__private_data);
-    RD(&sk, 8, sock + OFF_socket__sk); RD(&family, 2, sk + OFF_sock__family);
-    in->bytes = m;
-    if (family == 1) m = next_message(in, task, compat, ret);
-    if (family != 1 || (s64)m >= ret) { h->swept = 0; return end(h); }
-  }
-  message = in->a[1] + (u64)m * (compat ? 32 : 64);
-  CONTROL_OF(message, control, size)
-  received = find_rights(control, size, compat, &at);
-  if (done >= received || received > 253) {                                        /* SCM_MAX_FD */
-    h->swept = told << 8 | (m + 1) << 16;
-    if (call & CALL_MMSG && (s64)m + 1 < ret) go(ctx, TAIL_RIGHTS);
-    h->swept = 0;
-    return end(h);
-  }
-  read_user(&fd, 4, (void *)(at + 4 * done));
+  u64 f = fd_file(task, (u32)in->a[0]), sock = 0, sk = 0; s64 messages = call & CALL_MMSG ? ret : 1; s32 fd = -1; u16 family = 0;
+  struct came *x = (void *)in->address; u32 last = x->told + 1 >= MOST_RIGHTS, done = x->done, received, rest;
+  if (f) KL(sock, f, OFF_file__private_data);
+  RD(&sk, 8, sock + OFF_socket__sk); RD(&family, 2, sk + OFF_sock__family);
+  if (family != 1) return end(h);                    /* only Unix sockets pass descriptors; others have control bytes with each message */
+  if ((last || !x->received) && !look_for_rights(x, in, task, compat, messages, last)) { go(ctx, TAIL_RIGHTS); return give_up(h, CLASS_FILE); }
+  received = x->received; if (done >= received) return end(h);
+  read_user(&fd, 4, (void *)(x->numbers + 4 * (u64)done));
   rest = received - done - 1;
-  if (!tell_right(ctx, h, c, task, ts, cpu, ret, nr, kf, fd, fd_file(task, (u32)in->a[0]), received, told + 1 >= MOST_RIGHTS ? rest : 0)) return end(h);
-  h->swept = (done + 1) | (told + 1) << 8 | m << 16;
-  if ((rest || call & CALL_MMSG) && told + 1 < MOST_RIGHTS) go(ctx, TAIL_RIGHTS);
-  h->swept = 0;
-  return end(h);
+  if (!tell_right(ctx, h, c, task, ts, cpu, ret, nr, kf, fd, fd_file(task, (u32)in->a[0]), received, last ? rest + x->more : 0)) return end(h);
+  if (last || (!rest && (s64)x->next >= messages)) return end(h);
+  x->told++; x->done = rest ? done + 1 : 0; if (!rest) x->received = 0;
+  go(ctx, TAIL_RIGHTS);
+  return give_up(h, CLASS_FILE);
 }
 
 /* Announces a socket as it is now. */

@@ -81,7 +81,7 @@ static inline void note_names(struct pending *p, struct request *q, u32 op, u16 
     if (nr == URING_SETXATTR) one = Q8(io_xattr__filename);
     long m = read_kernel_text(p->name2, 256, (void *)Q8(io_xattr__ctx__kname));
     p->bytes2 = m > 0 ? (m - 1) & 255 : 0;
-  }
+  } else if (nr == URING_RECVMSG) { u32 n = 0; RD(&n, 4, Q8(io_kiocb__async_data) + OFF_io_async_msghdr__namelen); p->value = n; }
   if (one) p->bytes = kernel_string(p->name, one);
   if (two) p->bytes2 = kernel_string(p->name2, two);
 }
@@ -242,32 +242,45 @@ int io_uring_complete(u64 *ctx) {
     if (!quietly) put_event(h, cpu, ts, tid, type, key, ret, nr, kf, fd, slot, s, extra, class);
   }
 next:
+  if (nr == URING_RECVMSG && ret >= 0) { h->swept = 0; go_uring(ctx, URING_TAIL_RIGHTS); return give_up(h, CLASS_FILE); }
   if (!more && Q8(io_kiocb__flags) & REQ_MULTISHOT) pending.delete(&request);
   if (h->phase == 1 && ret) { h->phase = 2; go_uring(ctx, URING_TAIL_SELF); h->phase = 0; return give_up(h, CLASS_FILE); }
-  if (nr == URING_RECVMSG && ret >= 0 && !(Q8(io_kiocb__flags) & REQ_MULTISHOT)) { h->swept = 0; go_uring(ctx, URING_TAIL_RIGHTS); return give_up(h, CLASS_FILE); }
   return end(h);
 }
 
-/* Tail: descriptors that came with a single RECVMSG, as bpf/socket.c tells those of the call. */
+/* Where a RECVMSG's control bytes lie: the caller's msghdr says it; of a multishot one they are in the buffer that was chosen, behind
+ * struct io_uring_recvmsg_out and as much room for a name as was asked for when the request was accepted. */
+static inline void control_of(u64 *control, struct request *q, u64 request) {
+  u64 at = Q8(io_sr_msg__umsg);
+  if (!(Q8(io_kiocb__flags) & REQ_MULTISHOT)) { read_user(control, 16, (void *)(at + 32)); return; }
+  struct pending *p = pending.lookup(&request);
+  if (p && !read_user(&control[1], 4, (void *)(at + 4))) control[0] = at + 16 + (u32)p->value;
+}
+/* Tail: descriptors that came with a RECVMSG, as bpf/socket.c tells those of the call. */
 int uring_rights(u64 *ctx) {
   ENTER_COMPLETION
-  u64 control[2] = {}, at = 0; u32 done = h->swept, received, rest; s32 fd = -1;
-  read_user(control, 16, (void *)(Q8(io_sr_msg__umsg) + 32));
-  received = control[1] ? find_rights(control[0], control[1], 0, &at) : 0;
-  h->swept = 0;
-  if (done >= received || received > 253) return end(h);
-  read_user(&fd, 4, (void *)(at + 4 * done));
+  struct arguments *in = arguments.lookup(&cpu); if (!in) return end(h);      /* memory: there is no room for more on the stack */
+  u64 *control = in->a, *at = &in->a[2]; u32 done = h->swept, received, rest; s32 fd = -1;
+  h->swept = 0; control[0] = control[1] = *at = 0;
+  control_of(control, q, request);
+  received = control[1] ? find_rights(control[0], control[1], 0, at) : 0;
+  if (done >= received || received > 253) goto over;
+  read_user(&fd, 4, (void *)(*at + 4 * done));
   rest = received - done - 1;
   u64 through = Q8(io_kiocb__file);
 #if CASTS
   through = through ? CAST(through, ID_file) : 0;
 #endif
-  if (!tell_right(ctx, h, c, task, ts, cpu, ret, nr, kf, fd, through, received, done + 1 >= MOST_RIGHTS ? rest : 0)) return end(h);
-  if (!rest || done + 1 >= MOST_RIGHTS) return end(h);
-  h->swept = done + 1;
-  go_uring(ctx, URING_TAIL_RIGHTS);
-  h->swept = 0;
-  return give_up(h, CLASS_FILE);
+  if (!tell_right(ctx, h, c, task, ts, cpu, ret, nr, kf, fd, through, received, done + 1 >= MOST_RIGHTS ? rest : 0)) goto over;
+  if (rest && done + 1 < MOST_RIGHTS) {
+    h->swept = done + 1;
+    go_uring(ctx, URING_TAIL_RIGHTS);
+    h->swept = 0;
+    return give_up(h, CLASS_FILE);
+  }
+over:
+  if (!more && Q8(io_kiocb__flags) & REQ_MULTISHOT) pending.delete(&request);
+  return end(h);
 }
 /* Tail: says who the submitter is, and starts again. */
 int uring_define_task(u64 *ctx) {

@@ -97,7 +97,7 @@ FILES: tuple[EventType, ...] = (
     EventType(92, "file_receive", "control",
               "A process got an open file of another one: with a message (SCM_RIGHTS; one event for each, the first 24 of a call) or by pidfd_getfd.", "file",
               ("access",), "receive", EXIT, ("recvmsg", "recvmmsg", "pidfd_getfd", "socketcall"), (), (*TASK_BLOBS, "path", "socket"),
-              (Shown("ebpf.received", "long", "how many came with the message; absent of pidfd_getfd"), Shown("ebpf.left_out", "long", "in the last event of a call: how many more came with the message and have none"), *SOCKET_ITSELF, KERNEL_FILE), "file",
+              (Shown("ebpf.received", "long", "how many came with the message; absent of pidfd_getfd"), Shown("ebpf.left_out", "long", "in the last event of a call: how many more came with it, in this message or a later one, and have none"), *SOCKET_ITSELF, KERNEL_FILE), "file",
               "process -> process", "python3 -m multiprocessing.resource_sharer", FOLD),
     EventType(89, "file_mount", "control", "A file system was mounted or moved, or a mount's flags were changed (remount, bind, propagation).",
               "file", ("creation",), "mount", EXIT, ("mount", "move_mount"), (), (*TASK_BLOBS, *NAMED, *NAMED2, "text", "text2"),

@@ -65,7 +65,7 @@ UNSEEN: dict[str, str] = {
 NOTES = """The subject is the task that submitted, also where a working or polling thread (SQPOLL) of the kernel carries the
 request out. Names are the kernel's own copies: no other thread can change them after the request was accepted.
 Event time is the completion's. Not known: the address of a BIND that failed, and of a single SENDMSG or RECVMSG on
-an unconnected socket; descriptors that a multishot RECVMSG brings. A completion that the caller suppresses
+an unconnected socket. A completion that the caller suppresses
 (IOSQE_CQE_SKIP_SUCCESS), or that cannot be tied to its request, leaves a `kernel_io_uring_request`, made when the
 request was accepted: what was asked for is known, what came of it is not. What a multishot request received is known
 by the ring and the caller's user_data; a process can forge such completions of its own rings by MSG_RING. A kernel
@@ -141,7 +141,7 @@ def calls(profile: str) -> dict[int, int]:
 # ---- what the programs read ---------------------------------------------------------------------------------------------
 
 _MEMBERS = """
-io_kiocb: file opcode flags cqe.user_data cqe.fd ctx tctx
+io_kiocb: file opcode flags cqe.user_data cqe.fd ctx tctx async_data
 io_uring_task: task
 io_open: dfd file_slot filename how.flags
 io_rename: old_dfd new_dfd oldpath newpath flags
@@ -155,6 +155,7 @@ io_accept: file_slot
 io_splice: splice_fd_in flags
 io_ftrunc: len
 io_sr_msg: umsg
+io_async_msghdr: namelen
 io_xattr: filename ctx.kname
 io_ring_ctx: file_table.data.nr file_table.data.nodes
 io_rsrc_node: file_ptr

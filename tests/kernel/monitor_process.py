@@ -72,8 +72,9 @@ class Journal:
         return found
 
     def poll(self) -> None:
-        """Reads what was added."""
-        while chunk := os.pread(self._file, 1 << 24, self._at):
+        """Reads what was added until now: on a busy machine there is always more."""
+        end = os.fstat(self._file).st_size
+        while chunk := os.pread(self._file, min(1 << 24, end - self._at), self._at):
             whole = chunk[: chunk.rfind(b"\n") + 1]
             if not whole:
                 return

@@ -123,6 +123,21 @@ static void rights(void) {              /* 1, 3 and 30 descriptors with a messag
     for (int j = 0; j < n; j++) { memcpy(got, CMSG_DATA(k) + 4 * j, 4); printf("%d\n", got[0]); }
   }
 }
+static void rights_multishot(int room) {    /* 3, 1, 30 and, with an empty message that ends it, 2 descriptors; room for a name before them */
+  static int counts[4] = {3, 1, 30, 2}; static char buffers[4][4096]; int pair[2], f = open("passed", O_RDWR | O_CREAT, 0600); if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair)) exit(94);
+  struct io_uring_sqe *s = next(IORING_OP_PROVIDE_BUFFERS, 4, buffers, 4096, 0); s->buf_group = 1; push(); enter(1, 1); if (reap() < 0) exit(96);
+  static struct msghdr in; in.msg_namelen = room; in.msg_controllen = 1024;
+  s = next(IORING_OP_RECVMSG, pair[1], &in, 1, 0); s->ioprio = IORING_RECV_MULTISHOT; s->flags = IOSQE_BUFFER_SELECT; s->buf_group = 1; push(); enter(1, 0);
+  for (int i = 0; i < 4; i++) {
+    int n = counts[i]; static char space[2048]; struct iovec v = {buffer, i < 3}; struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = space, .msg_controllen = CMSG_SPACE(4 * n)};
+    struct cmsghdr *k = CMSG_FIRSTHDR(&m); k->cmsg_level = SOL_SOCKET; k->cmsg_type = SCM_RIGHTS; k->cmsg_len = CMSG_LEN(4 * n); for (int j = 0; j < n; j++) memcpy(CMSG_DATA(k) + 4 * j, &f, 4);
+    if (sendmsg(pair[0], &m, 0) < 0) exit(95);
+    unsigned *head = word(cq, p.cq_off.head); while (*head == __atomic_load_n(word(cq, p.cq_off.tail), __ATOMIC_ACQUIRE)) enter(0, 1);
+    struct io_uring_cqe *c = (struct io_uring_cqe *)(cq + p.cq_off.cqes) + (*head & *word(cq, p.cq_off.ring_mask)); int r = reap(); if (r < 0) exit(97);
+    char *at = buffers[c->flags >> IORING_CQE_BUFFER_SHIFT] + sizeof(struct io_uring_recvmsg_out) + room; struct cmsghdr *g = (void *)at;
+    for (int j = 0; j < (g->cmsg_len - CMSG_LEN(0)) / 4; j++) printf("%d\n", ((int *)CMSG_DATA(g))[j]);
+  }
+}
 static void fixed(void) {               /* files that have no descriptor, and buffers that the ring knows */
   int f = open("fixed", O_RDWR | O_CREAT, 0600), table[4] = {f, -1, -1, -1}; struct iovec v = {buffer, 64};
   if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, table, 4)) exit(91);
@@ -176,7 +191,7 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "files")) files(); else if (!strcmp(argv[1], "sockets")) sockets(); else if (!strcmp(argv[1], "rights")) rights(); else if (!strcmp(argv[1], "fixed")) fixed();
   else if (!strcmp(argv[1], "pipes")) pipes(); else if (!strcmp(argv[1], "suppressed")) suppressed();
   else if (!strcmp(argv[1], "overflowing")) overflowing(); else if (!strcmp(argv[1], "same_word")) same_word();
-  else if (!strcmp(argv[1], "multishot")) multishot(); else if (!strcmp(argv[1], "thread")) thread(); else return 89;
+  else if (!strcmp(argv[1], "rights_multishot")) rights_multishot(atoi(argv[3])); else if (!strcmp(argv[1], "multishot")) multishot(); else if (!strcmp(argv[1], "thread")) thread(); else return 89;
   return 0;
 }
 """
@@ -184,11 +199,11 @@ PLAIN, SQPOLL, DEFER = 0, 1 << 1, 1 << 12 | 1 << 13  # IORING_SETUP_SQPOLL; SING
 
 
 def run(
-    monitor: MonitorProcess, programs: Path, place: Path, what: str, flags: int = 0
+    monitor: MonitorProcess, programs: Path, place: Path, what: str, flags: int = 0, *more: str
 ) -> tuple[list[Document], list[int]]:
     """Documents of the ring's requests, in the order of the log, and the results that the program saw."""
     program = compile_c(programs, "ring", RING)
-    process = subprocess.Popen([program, what, str(flags)], cwd=place, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([program, what, str(flags), *more], cwd=place, stdout=subprocess.PIPE, text=True)
     try:
         output, _ = process.communicate(timeout=60)
     finally:
@@ -301,6 +316,23 @@ def test_descriptors_that_come_with_a_message(
         ("IORING_OP_RECVMSG", str(place / "passed"))
     }
     assert all("peer_inode" in one["ebpf"]["socket"] for one in came)
+
+
+@pytest.mark.parametrize("room", [0, 110])
+@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, DEFER], ids=["plain", "sqpoll", "defer_taskrun"])
+def test_descriptors_that_come_with_the_messages_of_one_request(
+    monitor: MonitorProcess, programs: Path, place: Path, flags: int, room: int
+) -> None:
+    found, printed = run(monitor, programs, place, "rights_multishot", flags, str(room))
+    came = [one for one in found if name_of(one) == "file_receive"]
+    messages = printed[:3], printed[3:4], printed[4:34], printed[34:]
+    assert [(one["ebpf"]["fd"], one["ebpf"]["received"], one["ebpf"].get("left_out")) for one in came] == [
+        (number, len(message), 6 if at == 23 else None) for message in messages for at, number in enumerate(message[:24])
+    ]  # fmt: skip
+    assert [len(message) for message in messages] == [3, 1, 30, 2]
+    assert {(one["ebpf"]["syscall"], one["file"]["path"]) for one in came} == {
+        ("IORING_OP_RECVMSG", str(place / "passed"))
+    }
 
 
 def test_files_and_buffers_of_the_ring(monitor: MonitorProcess, programs: Path, place: Path) -> None:

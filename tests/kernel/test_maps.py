@@ -131,7 +131,7 @@ def test_a_file_put_on_the_number_meanwhile_is_not_taken_for_the_mapped_one(
     for name in "ab":
         (place / name).write_bytes(name.encode() * PAGE)
     process = subprocess.Popen(
-        [compile_c(programs, "map-race", RACE), str(TRIED * 5)], cwd=place, stdout=subprocess.PIPE, text=True
+        [compile_c(programs, "map-race", RACE), str(max(TRIED, 2003))], cwd=place, stdout=subprocess.PIPE, text=True
     )
     lines = process.communicate(timeout=300)[0].splitlines()
     assert process.returncode == 0
