@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["compiled"]
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
-FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service", "alone"), "bench": ("root", "bench", "alone")}
-TOGETHER = {"elasticsearch", "kernels"}
-"""folders whose tests go to one of the processes that share the tests: they share a server, a kernel's package"""
+FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
+TOGETHER = {"bench/test_ship.py": "elasticsearch", "elasticsearch": "elasticsearch", "kernels": "kernels", "bench": "bench"}
+"""Files and folders whose tests go to the same one of the processes that share the tests: they share a server or a kernel's
+package, or each would count what the others do."""
 
 # A shell's background job ignores SIGINT, and so would every program that these tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
                 item.add_marker(mark)
             if "kernel" in item.keywords and floods(item.path):
-                item.add_marker("alone")
+                item.add_marker("floods")
 
 
 @functools.cache
@@ -86,8 +87,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split("::")[0]
-            folder = path.split("/")[1]
-            return folder if folder in TOGETHER else path
+            below = path.partition("/")[2]
+            if below.startswith("kernel/") and floods(ROOT / path):
+                return "floods"
+            return TOGETHER.get(below) or TOGETHER.get(below.split("/")[0]) or path
 
     return Together(config, log)
 

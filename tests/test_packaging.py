@@ -351,10 +351,17 @@ def test_make_test_and_ci_turn_no_test_off() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.split("\ntest:")[1].split("\n\n")[0]
     assert "export EBPF_MONITOR_KERNEL_TESTS=1;" in recipe
-    halves = ["'not root'", "'root and not alone'", "alone"]  # together: all, since what is alone is for root
-    assert re.findall(r"\$\((?:SHARED|PYTEST)\) -m ('[^']*'|\w+)", recipe) == halves
-    assert " -k " not in recipe
-    assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"
+    parts = [part.strip("'") for part in re.findall(r"\$\((?:SHARED|PYTEST)\) -m ('[^']*'|\w+)", recipe)]
+    kernel = {"root", "kernel"}
+    for marks in (set(), {"packages"}, {"root", "bench"}, kernel, kernel | {"floods"}, kernel | {"alone"}, kernel | {"floods", "alone"}):
+        given = dict.fromkeys(("root", "bench", "floods", "alone", "service"), False) | dict.fromkeys(marks, True)
+        assert [eval(part, {}, given) for part in parts].count(True) == 1, f"{marks}: not in exactly one of {parts}"  # noqa: S307 - our own Makefile's words
+    system = makefile.split("\ntest-system:")[1].split("\n\n")[0]
+    assert "$(PYTEST) tests/service $(ARGS)" in system
+    assert "EBPF_MONITOR_KERNEL_TESTS=1;" in system
+    assert " -k " not in recipe + system
+    calls = re.findall(r"^make .*", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert calls == ["make test || failed=1", "make test-system || failed=1"]
 
 
 @pytest.mark.parametrize("name", [".ci/run", *SCRIPTS])

@@ -81,15 +81,15 @@ def test_extremes_add_up(bench: Bench) -> None:
     assert problems_of(bench, "extremes") == []
 
 
-def step(acts: int, documents: int, lost: int, folded: int, foreign: int = 0) -> Step:
+def step(acts: int, documents: int, lost: int, folded: int) -> Step:
     run = LoadRun("oc", 1, acts, 1.0, 1.0, acts, 1.0, Counter(file_open=acts))
     found = Tally(mine=Counter(file_open=documents))
-    return Step(run, documents, acts - documents, lost, folded, 0, 0, 0, foreign_on_load_cpu=foreign, tally=found)
+    return Step(run, documents, acts - documents, lost, folded, 0, 0, 0, tally=found)
 
 
 def test_losses_that_explain_every_missing_act_are_accepted() -> None:
-    assert account(step(100, 90, 7, 3), alone=True) == 0
-    assert account(step(100, 90, 12, 0, foreign=2), alone=True) == 2
+    assert account(step(100, 90, 7, 3), 0) == 0
+    assert account(step(100, 90, 12, 0), 2) == 2
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_losses_that_explain_every_missing_act_are_accepted() -> None:
 )
 def test_a_single_act_that_does_not_add_up_is_noticed(documents: int, lost: int, words: str) -> None:
     with pytest.raises(BrokenBenchmark, match=words):
-        account(step(100, documents, lost, 0), alone=True)
+        account(step(100, documents, lost, 0), 0)
 
 
 def test_losses_of_a_file_that_is_too_long_to_tally_are_those_that_a_tally_finds(tmp_path: Path) -> None:

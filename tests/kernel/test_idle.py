@@ -15,6 +15,7 @@ SECONDS = float(os.environ.get("EBPF_MONITOR_IDLE_S", "8"))
 BOUND = 0.01
 """of one CPU"""
 MIB = 1 << 20
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

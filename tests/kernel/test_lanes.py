@@ -1,5 +1,5 @@
 """Both control lanes, reads with and without casts, and programs that turn preemption off themselves pass the same small suite;
-what a kill costs the perf lane; what a kernel skips that preempts programs."""
+what a kernel skips that preempts programs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,7 @@ import pytest
 
 from monitor import status
 from monitor.kernel import bpf, rings
-from tests.kernel.harness import (
-    BLOCK,
-    BPFFS,
-    NOTHING_ELSE,
-    Acts,
-    MonitorRun,
-    alone,
-    check_chain,
-    check_mixed,
-    compiled,
-    wait_for,
-)
+from tests.kernel.harness import BPFFS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
 
 EXECS, RENAMES, CONNECTS, MIXED = 101, 53, 31, 2003
 WAYS = {
@@ -42,9 +31,8 @@ def program(tmp_path: Path) -> Path:
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-lanes-{os.getpid()}", {"profile": "trace"})
-    with alone():
-        yield made
-        made.finish()
+    yield made
+    made.finish()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -52,8 +40,7 @@ def test_known_acts_are_found_through_each_lane_and_each_way_of_reading(
     monitor: MonitorRun, program: Path, tmp_path: Path, way: str
 ) -> None:
     lane, monitor.environment = WAYS[way]
-    # in pages of 4 KiB and for each CPU where the lane is perf
-    monitor.settings |= {"control_lane": lane, "control_ring_bytes": 8 << 20, "ring_bytes": 16 << 20}
+    monitor.settings["control_lane"] = lane
     monitor.start()
     done = {
         what: Acts(program, tmp_path / what, what, count=count)
@@ -94,37 +81,6 @@ def test_known_acts_are_found_through_each_lane_and_each_way_of_reading(
     assert check_mixed(monitor, done["mixed"], MIXED) == MIXED
 
 
-def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records_count_it(
-    monitor: MonitorRun, program: Path, tmp_path: Path
-) -> None:
-    monitor.runner = NOTHING_ELSE
-    monitor.settings |= {"control_lane": "perf", "control_ring_bytes": 1 << 20, "ring_bytes": 32 << 20}
-    monitor.start()
-    acts = Acts(program, tmp_path / "acts", "mixed", rate=5000)
-    kills = 3
-    for _ in range(kills):
-        before = acts.performed
-        wait_for(lambda mark=before + 1000: acts.performed > mark, what="the load runs")
-        monitor.kill()
-        monitor.start()
-    performed = acts.stop()
-    ledger = monitor.wait_balanced()
-    assert monitor.stop() == 0
-    found = check_chain(monitor)
-    kinds = Counter(document["ebpf"]["event"] for document in monitor.documents(b'"ebpf":{"event":"file_'))
-    # the first write of a block, its third act, evicts the session of the block before
-    renames, closes = len(range(1, performed, 4)), (performed - 3) // BLOCK
-    print(
-        f"{renames} renames, {kinds['file_rename']} logged",
-        Counter((loss["class"], loss["reason"]) for loss in found.losses),
-    )
-    # the end of a killed monitor is an event too, and nobody reads the perf lane then
-    assert found.lost() - kills == renames - kinds["file_rename"] > 0
-    assert kinds["file_open"] + kinds["file_write"] + kinds["file_close"] == performed - renames + closes
-    assert {loss["reason"] for loss in found.losses} <= {"control_full", "died"}
-    assert ledger["in_flight"] == 0
-
-
 def _skip(monitor: MonitorRun, runs: int) -> None:
     """As if that many runs had not come about: adds to what the programs count on CPU 0."""
     (capture,) = monitor.captures()
@@ -140,7 +96,7 @@ def _skip(monitor: MonitorRun, runs: int) -> None:
 def test_runs_that_did_not_come_about_are_counted_once_like_every_other_loss(monitor: MonitorRun) -> None:
     """By a loss record within a second or two, in the ledger's equation and in `status`, also over a kill and at the end."""
     monitor.environment = {"EBPF_MONITOR_PREEMPTED": "1"}
-    monitor.settings |= {"profile": "minimal", "ring_bytes": 16 << 20}
+    monitor.settings["profile"] = "minimal"
     monitor.start()
 
     def told(runs: int) -> None:

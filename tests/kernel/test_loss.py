@@ -14,6 +14,7 @@ import pytest
 from tests.kernel.harness import (
     BLOCK,
     BPFFS,
+    NOTHING_ELSE,
     ONLY_OURS,
     Acts,
     MonitorRun,
@@ -25,6 +26,7 @@ from tests.kernel.harness import (
 )
 
 PERFORMED = 120_011
+pytestmark = pytest.mark.alone  # what others lose would be counted
 
 
 @pytest.fixture
@@ -190,3 +192,35 @@ def test_above_three_quarters_reads_and_writes_fold_and_the_totals_stay_exact(
     assert sum(close["write"]["bytes"] for close in closes) == acts.bytes_written
     assert sum(close["write"]["count"] for close in closes) == acts.performed
     assert sum(close["read"]["count"] for close in closes) == acts.performed
+
+
+def test_a_kill_costs_the_perf_lane_what_lay_in_its_buffers_and_the_loss_records_count_it(
+    monitor: MonitorRun, program: Path, tmp_path: Path
+) -> None:
+    monitor.runner = NOTHING_ELSE
+    # in pages of 4 KiB and for each CPU where the lane is perf
+    monitor.settings |= {"control_lane": "perf", "control_ring_bytes": 1 << 20, "ring_bytes": 32 << 20}
+    monitor.start()
+    acts = Acts(program, tmp_path / "acts", "mixed", rate=5000)
+    kills = 3
+    for _ in range(kills):
+        before = acts.performed
+        wait_for(lambda mark=before + 1000: acts.performed > mark, what="the load runs")
+        monitor.kill()
+        monitor.start()
+    performed = acts.stop()
+    ledger = monitor.wait_balanced()
+    assert monitor.stop() == 0
+    found = check_chain(monitor)
+    kinds = Counter(document["ebpf"]["event"] for document in monitor.documents(b'"ebpf":{"event":"file_'))
+    # the first write of a block, its third act, evicts the session of the block before
+    renames, closes = len(range(1, performed, 4)), (performed - 3) // BLOCK
+    print(
+        f"{renames} renames, {kinds['file_rename']} logged",
+        Counter((loss["class"], loss["reason"]) for loss in found.losses),
+    )
+    # the end of a killed monitor is an event too, and nobody reads the perf lane then
+    assert found.lost() - kills == renames - kinds["file_rename"] > 0
+    assert kinds["file_open"] + kinds["file_write"] + kinds["file_close"] == performed - renames + closes
+    assert {loss["reason"] for loss in found.losses} <= {"control_full", "died"}
+    assert ledger["in_flight"] == 0
