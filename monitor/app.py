@@ -41,6 +41,7 @@ from monitor.steering import Steered
 _GIVE_UP_AT = 0.75
 _CALM_LINES, _CALM_S = 64, 0.1
 _FLOOD = 100_000_000  # bytes a second: more than one CPU can write into a ring
+DRAIN_S = 30  # half of the service's TimeoutStopSec=
 _STATUS_S = 2.5  # a status that says the same is written so often, far below status.STALE_S
 
 
@@ -409,7 +410,7 @@ class Monitor(Steered):
         self.let_go()
         if not self.keeps_capture:
             loader.detach(self.capture.directory)
-        self._drain()
+        stays = not self._drain() or self.keeps_capture  # what was not taken in time waits for the next start
         for members in self.skipped():
             self._loss(members)
         self.last_hashes()
@@ -426,23 +427,24 @@ class Monitor(Steered):
         if self.options.record:
             self.recorder.close()
         self.capture.close()
-        if not self.keeps_capture:
+        if not stays:
             loader.remove(self.capture.directory)
             with contextlib.suppress(OSError):  # another capture may be pinned there
                 self.config.pin_dir.rmdir()
         self.lock.release()
-        left = "; the kernel goes on recording" if self.keeps_capture else ""
+        late = f"; the rings are not empty after {DRAIN_S} s: the next start takes the rest" if stays else ""
+        left = "; the kernel goes on recording" if self.keeps_capture else late
         self.voice.info(f"stopped ({self.stopping or 'stop'}): {self.pipeline.sequence - 1:,} lines logged{left}")
 
-    def _drain(self) -> None:
-        """Takes what is in the rings. Programs may run for some milliseconds after they were detached."""
-        deadline, quiet, numbered = time.monotonic() + 10, 0, -1
+    def _drain(self) -> bool:
+        """Takes what is in the rings: all of it? Programs may run for some milliseconds after they were detached."""
+        deadline, quiet, numbered = time.monotonic() + DRAIN_S, 0, -1
         asked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         while quiet < 3 and time.monotonic() < deadline:
             more = self.turn()
             if self.keeps_capture:  # what comes from now on is the next reader's
                 if not more and int(self.order.state[CUT]) > asked:
-                    return
+                    return True
                 more = True
             more = more or self.order.pending
             now = int(self.capture.accounts[:, rings.SEQ].sum())
@@ -450,6 +452,7 @@ class Monitor(Steered):
             numbered = now
             if not more:
                 time.sleep(0.01)
+        return quiet == 3
 
 
 def run(config: Config, options: Options) -> int:
@@ -466,14 +469,11 @@ def run(config: Config, options: Options) -> int:
     def on_hangup(_number: int, _frame: object) -> None:
         monitor.reopen = True
 
-    def on_continue(_number: int, _frame: object) -> None:
-        monitor.continued()
-
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_stop)
     signal.signal(signal.SIGUSR1, on_hand_over)
     signal.signal(signal.SIGHUP, on_hangup)
-    signal.signal(signal.SIGCONT, on_continue)
+    signal.signal(signal.SIGCONT, lambda *_: monitor.continued())
     try:
         monitor.start()
         monitor.loop()

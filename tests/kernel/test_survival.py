@@ -159,3 +159,31 @@ def test_a_program_name_too_long_for_the_pinned_tables_is_told_as_cut_after_a_ki
                 and shown["original_bytes"] > len(str(deep))
             )
             assert whole or cut, document
+
+
+def test_what_a_stop_cannot_take_in_time_waits_for_the_next_start(monitor: MonitorRun, program: Path, tmp_path: Path) -> None:
+    monitor.runner = ONLY_OURS + "\napp.DRAIN_S = 0\n"
+    monitor.start()
+    acts = Acts(program, tmp_path / "acts", "mixed", rate=RATE)
+    wait_for(lambda: acts.performed > RATE // 5, what="the load runs")
+    monitor.signal(signal.SIGSTOP)
+    wait_for(lambda mark=acts.performed + RATE // 5: acts.performed > mark, what="there is something in the rings")
+    assert monitor.process is not None
+    monitor.process.terminate()
+    monitor.signal(signal.SIGCONT)
+    assert monitor.process.wait(60) == 0
+    assert "the next start takes the rest" in monitor.output
+    assert len(monitor.captures()) == 1
+    performed = acts.performed  # since the stop nobody records
+    acts.stop()
+    monitor.runner = ONLY_OURS
+    monitor.start()
+    monitor.wait_balanced()
+    assert monitor.stop() == 0
+    assert not monitor.captures()
+    found = check_chain(monitor)
+    assert found.lost() == 0, found.losses
+    logged = [document["ebpf"]["ret"] for document in monitor.documents(b'"event":"file_write"')]
+    seen = [number for number in range(performed) if number % 4 > 1]
+    assert logged == seen[: len(logged)]
+    assert len(logged) > RATE // 5
