@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
                 item.add_marker(mark)
             if "kernel" in item.keywords and floods(item.path):
-                item.add_marker("floods")
+                item.add_marker("alone")
 
 
 @functools.cache
@@ -88,8 +88,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split("::")[0]
             below = path.partition("/")[2]
-            if below.startswith("kernel/") and floods(ROOT / path):
-                return "floods"
             return TOGETHER.get(below) or TOGETHER.get(below.split("/")[0]) or path
 
     return Together(config, log)

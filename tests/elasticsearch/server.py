@@ -204,8 +204,9 @@ class Server:
         deadline = time.monotonic() + _STARTED_S
         while True:
             try:
-                if self.ask("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s").status == 200:
-                    return
+                ready = self.ask("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s").status == 200
+                if ready and self.ask("GET", "/_search?size=0&allow_partial_search_results=false").status == 200:
+                    return  # a shard that has just been recovered may not be searched yet
             except EsError:
                 pass
             if self._process.poll() is not None or time.monotonic() > deadline:

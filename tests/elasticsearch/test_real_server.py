@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -52,6 +52,8 @@ def scene(
     template(elasticsearch, name)
     made = Scene(tmp_path / "scene", elasticsearch.config("ship", es_index=name, batch_size=200))
     yield made
+    while Process.running:  # of a test that failed
+        Process.running.pop().kill()
     made.end()
     elasticsearch.ask("DELETE", f"/_index_template/{name}")
     for index in elasticsearch.json("GET", f"/{name}-*/_settings?filter_path=*.settings.index.uuid"):
@@ -79,12 +81,15 @@ def stored(server: Server, name: str) -> list[str]:
 class Process:
     """`ebpf-monitor ship` as a process."""
 
+    running: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, scene: Scene, *words: str) -> None:
         self.config = write_config(scene)
         self.output = scene.root / "said"
         with self.output.open("ab") as said:
             command = [sys.executable, "-m", "monitor", "ship", "--config", str(self.config), *words]
             self.popen = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        self.running.append(self.popen)
 
     def kill(self) -> None:
         self.popen.kill()

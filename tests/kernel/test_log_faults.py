@@ -41,9 +41,8 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
-    made = MonitorRun(
-        tmp_path / "monitor", BPFFS / f"ebpf-monitor-log-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
-    )
+    settings = {"profile": "trace", "ring_bytes": 32 << 20, "control_ring_bytes": 32 << 20}
+    made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-log-{os.getpid()}", settings, runner=ONLY_OURS)
     with alone():
         yield made
         made.finish()

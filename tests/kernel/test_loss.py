@@ -26,7 +26,6 @@ from tests.kernel.harness import (
 )
 
 PERFORMED = 120_011
-pytestmark = pytest.mark.alone  # what others lose would be counted
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, wait_for
 
 
 @pytest.fixture
@@ -22,9 +22,8 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     made = MonitorRun(
         tmp_path / "monitor", BPFFS / f"ebpf-monitor-start-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
     )
-    with alone():
-        yield made
-        made.finish()
+    yield made
+    made.finish()
 
 
 def test_a_capture_of_another_layout_records_until_this_one_does_and_what_it_held_is_counted(
