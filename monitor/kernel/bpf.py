@@ -336,6 +336,15 @@ def possible_cpus() -> int:
     return int(last) + 1
 
 
+def online_cpus() -> set[int]:
+    """The CPUs that run at the moment."""
+    found: set[int] = set()
+    for part in Path("/sys/devices/system/cpu/online").read_text("ascii").strip().split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
 def map_array(fd: int, size: int, *, writable: bool = True) -> npt.NDArray[np.uint8]:
     """The first `size` bytes of an array map made with MAP_FLAG_MMAPABLE, shared with the kernel: no copy, no syscall.
 

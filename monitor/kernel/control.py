@@ -5,14 +5,16 @@ It never decodes a record beyond its length word, never waits and never asks the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import mmap
 import os
 import struct
 import sys
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from monitor.kernel import bpf, import_bcc
@@ -29,6 +31,7 @@ _DATA_HEAD: Final = 1024 // 8
 _DATA_TAIL: Final = 1032 // 8
 _NO_WAKEUP: Final = 2**31 - 1  # events; the kernel still wakes once per half ring, and nobody listens
 _CPU_KEY: Final = struct.Struct("=I")
+_COVER_S: Final = 0.5
 
 
 class ControlError(Exception):
@@ -154,16 +157,18 @@ class PerfLane:
     The order is that of each CPU; CPUs follow each other. Perf frees a sample when it is read: what was read and is
     not in the log yet dies with the process, and the next reader begins with empty rings, because they are the
     process's own. `lost` counts what the rings themselves reported as lost, which is less than what was lost.
+    A CPU that comes online later gets its ring within a second; what programs submit there before is refused.
     """
 
-    def __init__(self, map_fd: int, cpus: Sequence[int], pages: int) -> None:
-        """Open a ring of `pages` (a power of 2) for each of `cpus` and put it into the perf event array `map_fd`.
+    def __init__(self, map_fd: int, online: Callable[[], Iterable[int]], pages: int) -> None:
+        """Open a ring of `pages` (a power of 2) for each CPU that is `online` and put it into the perf event array `map_fd`.
         Raises BccMissing, ControlError or BpfError; then no ring is left open."""
         bcc = import_bcc()
         self._lib: Any = bcc.lib
         self._options: Any = getattr(bcc.libbcc, "bcc_perf_buffer_opts", None)
         self._map_fd = os.dup(map_fd)  # a map forgets the rings that were put in by a descriptor that is closed
         self._closed = False
+        self._online = online
         self._bytes = pages * mmap.PAGESIZE
         self._pending: deque[bytes] = deque()
         self._returned = 0
@@ -172,14 +177,28 @@ class PerfLane:
         self._readers: dict[int, int] = {}  # CPU: struct perf_reader *
         self._pages: dict[int, tuple[mmap.mmap, memoryview]] = {}
         try:
-            for cpu in cpus:
-                self._open(cpu, pages)
+            for cpu in online():
+                self._open(cpu)
         except (ControlError, bpf.BpfError):
             self.close()
             raise
-        self._reader_array: Any = (ctypes.c_void_p * len(self._readers))(*self._readers.values())
+        self._gather()
 
-    def _open(self, cpu: int, pages: int) -> None:
+    def _gather(self) -> None:
+        self._reader_array: Any = (ctypes.c_void_p * len(self._readers))(*self._readers.values())
+        self._covered = time.monotonic()
+
+    def _cover(self) -> None:
+        """Opens rings for the CPUs that have come since the last look."""
+        if time.monotonic() - self._covered < _COVER_S:
+            return
+        for cpu in set(self._online()) - self._readers.keys():
+            with contextlib.suppress(ControlError, bpf.BpfError):  # it is gone again, or not ready: the next look
+                self._open(cpu)
+        self._gather()
+
+    def _open(self, cpu: int) -> None:
+        pages = self._bytes // mmap.PAGESIZE
         if self._options is not None:
             options = self._options(pid=-1, cpu=cpu, wakeup_events=_NO_WAKEUP)
             reader = self._lib.bpf_open_perf_buffer_opts(*self._callbacks, None, pages, ctypes.byref(options))
@@ -206,6 +225,7 @@ class PerfLane:
         """See ControlLane. BCC can only empty whole rings, so records beyond `limit` wait in memory, and rings are
         not touched before those are gone: at most one filling of all rings waits."""
         if not self._pending:
+            self._cover()
             self._lib.perf_reader_consume(len(self._readers), self._reader_array)
         count = min(limit, len(self._pending))
         self._returned += count

@@ -209,7 +209,7 @@ class Capture:
 
     def _open_lane(self) -> ControlLane:
         if self.shape.perf:
-            return PerfLane(self._descriptors["control"], range(self.shape.cpus), max(1, self.shape.control // 4096))
+            return PerfLane(self._descriptors["control"], bpf.online_cpus, max(1, self.shape.control // 4096))
         return RingBufLane(self._descriptors["control"])
 
     def configure(self, wanted: KernelConfig, calls: dict[int, int]) -> None:

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,7 +169,7 @@ def lane(source: Source, request: pytest.FixtureRequest) -> Iterator[ControlLane
     if request.node.callspec.params["source"] == "ring":
         made = RingBufLane(source.map_fd)
     else:
-        made = PerfLane(source.map_fd, sorted(os.sched_getaffinity(0) | {0}), 1)
+        made = PerfLane(source.map_fd, bpf.online_cpus, 1)
     yield made
     made.close()
 
@@ -254,7 +255,7 @@ def test_opening_and_closing_leaves_no_descriptor(source: Source, lane: ControlL
     before = open_descriptors()
     for _ in range(3):
         if isinstance(lane, PerfLane):
-            PerfLane(source.map_fd, [source.cpu], 1).close()
+            PerfLane(source.map_fd, lambda: [source.cpu], 1).close()
         else:
             RingBufLane(source.map_fd).close()
     assert open_descriptors() == before
@@ -407,7 +408,7 @@ def test_a_record_is_cut_to_its_length_unless_that_is_impossible(raw: bytes, exp
 
 
 def test_perf_reports_what_its_ring_lost_once_there_is_room_again(perf: Source) -> None:
-    lane = PerfLane(perf.map_fd, [perf.cpu], 1)
+    lane = PerfLane(perf.map_fd, lambda: [perf.cpu], 1)
     perf.submit(61)
     lane.read(1000)
     perf.submit(1)
@@ -417,14 +418,28 @@ def test_perf_reports_what_its_ring_lost_once_there_is_room_again(perf: Source) 
 
 
 def test_a_submit_after_perf_is_closed_is_refused_and_a_new_lane_begins_empty(perf: Source) -> None:
-    lane = PerfLane(perf.map_fd, [perf.cpu], 1)
+    lane = PerfLane(perf.map_fd, lambda: [perf.cpu], 1)
     assert len(perf.submit(3)) == 3
     lane.close()
     assert perf.submit(2) == []
-    lane = PerfLane(perf.map_fd, [perf.cpu], 1)
+    lane = PerfLane(perf.map_fd, lambda: [perf.cpu], 1)
     assert lane.read(9) == []
     last = perf.submit(2)
     assert lane.read(9) == last
+    lane.close()
+
+
+def test_a_cpu_that_comes_later_gets_its_perf_ring_and_is_refused_until_then(perf: Source) -> None:
+    online: list[int] = []
+    lane = PerfLane(perf.map_fd, lambda: online, 1)
+    assert perf.submit(2) == []
+    assert lane.read(9) == []
+    online.append(perf.cpu)
+    time.sleep(1)
+    assert lane.read(9) == []
+    accepted = perf.submit(3)
+    assert len(accepted) == 3
+    assert lane.read(9) == accepted
     lane.close()
 
 
@@ -434,7 +449,7 @@ def test_a_perf_ring_that_cannot_be_opened_is_named_and_leaves_none_open(
 ) -> None:
     before = open_descriptors()
     with pytest.raises(ControlError, match=rf"CPU {cpus[-1]} with {pages} pages"):
-        PerfLane(perf.map_fd, cpus, pages)
+        PerfLane(perf.map_fd, lambda: cpus, pages)
     assert open_descriptors() == before
 
 
@@ -442,7 +457,7 @@ def test_an_older_bcc_without_options_reads_the_same(perf: Source, monkeypatch: 
     real = import_bcc()
     old = SimpleNamespace(_RAW_CB_TYPE=real.libbcc._RAW_CB_TYPE, _LOST_CB_TYPE=real.libbcc._LOST_CB_TYPE)
     monkeypatch.setattr(control, "import_bcc", lambda: SimpleNamespace(lib=real.lib, libbcc=old))
-    lane = PerfLane(perf.map_fd, [perf.cpu], 1)
+    lane = PerfLane(perf.map_fd, lambda: [perf.cpu], 1)
     accepted = perf.submit(5)
     assert lane.read(9) == accepted
     lane.close()
