@@ -22,10 +22,10 @@ from tests.kernels import guest, packages, page
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = (
-    "test_true_names test_file_events test_file_acts test_process_events test_process_acts test_socket_events test_moves "
+    "late_cpu test_true_names test_file_events test_file_acts test_process_events test_process_acts test_socket_events test_moves "
     "test_identity test_paths test_exclusion test_maps test_passing test_io_uring"
 )
-"""What each event says and how it is named, served by one monitor (one_monitor.py)."""
+"""What each event says and how it is named, served by one monitor (one_monitor.py); before it, that a late CPU is covered."""
 SECONDS = 3000.0
 WARM = ".venv/bin/python -m pytest -q tests/test_fastpath.py tests/test_pipeline.py tests/test_order.py"
 SCRIPT = """

@@ -163,7 +163,8 @@ def run(kernel: Kernel, disk: Path, script: str, files: tuple[str, ...], seconds
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{out.name}"),
             *("-drive", f"file={disk},if=none,id=d0,format=raw,snapshot=on", "-device", "nvme,drive=d0,serial=x0"),
             *("-kernel", str(kernel.image), "-append"),
-            f"console=ttyS0 root=/dev/nvme0n1 rw panic=-1 mitigations=off quiet init=/sbin/guest-init guestrun={word}",
+            # maxcpus: the second CPU stays offline until tests/kernel/late_cpu.py brings it online
+            f"console=ttyS0 maxcpus=1 root=/dev/nvme0n1 rw panic=-1 mitigations=off quiet init=/sbin/guest-init guestrun={word}",
         ]
         try:
             subprocess.run(

@@ -21,7 +21,8 @@ _INTRODUCTION = """# Kernels
 <!-- made by `make test-kernels` from what ran; do not edit -->
 
 Each kernel below was booted (qemu, emulated, two processors), and the tests on the real kernel that one monitor with profile `full`
-serves ran inside: what each event says, names under attack, identities, the monitor's own exclusion. Not run there, because an
+serves ran inside: what each event says, names under attack, identities, the monitor's own exclusion; before them, with one processor
+still offline, that all that is done on it is logged once it is there (`late_cpu`). Not run there, because an
 emulated machine takes a minute to start a monitor: the tests that start monitors of their own (survival, logs, profiles, redaction,
 tampering) and the other ways of running the same tests (`trace`, the perf lane, without bpf_rdonly_cast); `make test` runs them on
 the machine's own kernel. Features are tried, never guessed from a version: `ebpf-monitor doctor` and `monitor_start` say them on
