@@ -5,19 +5,25 @@
  */
 #define AREA 6                 /* arguments[]: where the area begins; behind it where it ends */
 #define BY_AREA 2
-/* The file of the caller's area at this address, from the kernel's own tree. */
+#define LOCKED(in) (in)->address[0]    /* another thread changes the areas: which file it is cannot be asked */
+/* The file of the caller's area at this address, from the kernel's own tree, whose lock may only be tried for. */
 static inline u64 area_file(u64 at, struct arguments *in) {
   u64 f = 0;
-  in->a[AREA] = in->a[AREA + 1] = 0;
+  in->a[AREA] = in->a[AREA + 1] = 0; LOCKED(in) = 0;
 #if HAVE_TASK_VMA
-  u64 it, vma, start, end;
-  vma_new(&it, typed_task(), at);
-  vma = vma_next(&it);
-  if (vma) {
-    LD(start, vma, OFF_vm_area_struct__vm_start); LD(end, vma, OFF_vm_area_struct__vm_end);
-    if (start <= at) { LD(f, vma, OFF_vm_area_struct__vm_file); in->a[AREA] = start; in->a[AREA + 1] = end; }
+  u32 i;
+#pragma nounroll
+  for (i = 0; i < 16; i++) {
+    u64 it, vma, start, end; int error = vma_new(&it, typed_task(), at);
+    vma = vma_next(&it);
+    if (vma) {
+      LD(start, vma, OFF_vm_area_struct__vm_start); LD(end, vma, OFF_vm_area_struct__vm_end);
+      if (start <= at) { LD(f, vma, OFF_vm_area_struct__vm_file); in->a[AREA] = start; in->a[AREA + 1] = end; }
+    }
+    vma_destroy(&it);
+    LOCKED(in) = error == -16;                       /* EBUSY */
+    if (error != -16) break;
   }
-  vma_destroy(&it);
 #endif
   return f;
 }
@@ -33,14 +39,14 @@ int map_file(u64 *ctx) {
     if (v[3] & MMAP_ANONYMOUS) return end(h);
   }
   if (!(call & CALL_OPTION)) f = fd_file(task, (u32)in->a[4]);
-  if (call & CALL_OPTION || ret >= 0) area = area_file(mapped_at(in, call, ret), in); else in->a[AREA] = in->a[AREA + 1] = 0;
+  if (call & CALL_OPTION || ret >= 0) area = area_file(mapped_at(in, call, ret), in); else in->a[AREA] = in->a[AREA + 1] = LOCKED(in) = 0;
   if (f) { KL(inode, f, OFF_file__f_inode); KL(sb, inode, OFF_inode__i_sb); KL(magic, sb, OFF_super_block__s_magic); }
   /* an overlayfs puts its layer's file into the area: its own has the name that was used */
   if (area && magic != 0x794c7630) { f = area; source = BY_AREA; }
   f = CAST(f, ID_file);
   KL(inode, f, OFF_file__f_inode); KL4(fm, f, OFF_file__f_mode);
   if (!(protection(task, in->a[2]) & MMAP_EXEC) && !(fm & 2)) return end(h);     /* FMODE_WRITE */
-  if (!f && (call & CALL_OPTION || ret >= 0)) return end(h);
+  if (!f && (call & CALL_OPTION || ret >= 0) && !LOCKED(in)) return end(h);
   if (call & CALL_LEFT_OUT) { h->suppressed_profile++; return end(h); }
   if (f && ret >= 0 && !old && !(call & CALL_OPTION)) {
     q = quiet(c, ts, f, inode, 1);
@@ -70,7 +76,9 @@ int map_record(u64 *ctx) {
   struct mapping *m = (struct mapping *)blob_at(s, o);
   m->start = start; m->end = last; m->length = in->a[1]; m->pad = 0;
   m->offset = call & CALL_OPTION ? 0 : compat && nr != NR_OLD_MMAP ? in->a[5] << 12 : in->a[5];
-  f = in->bytes & BY_AREA ? area_file(mapped_at(in, call, ret), in) : fd_file(task, (u32)in->a[4]);
+  f = in->bytes & BY_AREA ? area_file(mapped_at(in, call, ret), in) : 0;
+  if (LOCKED(in)) s->e.kf |= KF_CLAIMED;
+  if ((LOCKED(in) || !(in->bytes & BY_AREA)) && !(call & CALL_OPTION)) f = fd_file(task, (u32)in->a[4]);
   if (f) {
     f = CAST(f, ID_file);
     KL(inode, f, OFF_file__f_inode); KL(sb, inode, OFF_inode__i_sb);

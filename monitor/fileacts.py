@@ -40,7 +40,7 @@ def _objects(record: Record) -> Names:
                 del identity["mode"]
             found.sections["file"] = found.sections.get("file", {}) | identity
         earlier = naming.path(blobs["path"], 0)
-    elif "name" in blobs or values["kf"] & events.CLAIMED:
+    elif "name" in blobs or (values["kf"] & events.CLAIMED and record.kind.name != "file_map"):
         found = naming.named_file(claimed_name(record, "name" + last, "base" + last), "caller", claimed=True)
         earlier = claimed_name(record, "name", "base")
     else:
@@ -149,6 +149,8 @@ def _map(record: Record, found: Names, extra: Document) -> None:
         area = events.MAPPING.unpack(record.blobs["mapping"])
         about |= {"size": area["length"]} if changed else {"offset": area["offset"], "size": area["length"]}
     extra["map"] = about
+    if values["kf"] & events.CLAIMED and "path" in record.blobs:
+        extra["claimed"] = True
     if "sha256" in record.blobs:
         found.sections["file"] = found.sections.get("file", {}) | {"hash": {"sha256": record.blobs["sha256"].hex()}}
 

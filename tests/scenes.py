@@ -406,6 +406,9 @@ SCENES: dict[str, Scene] = {
     ),
     "file_map": _control("file_map", _MAPPED | {"sha256": bytes.fromhex("7f" * 32)}, ret=0x7F0012345000, fd=4, nr=9, arg=5, arg2=0x812, **_IDENTITY),
     "file_map.failure": _control("file_map", _MAPPED, ret=-errno.EPERM, fd=4, nr=9, arg=5, arg2=2, **_IDENTITY),
+    "file_map.locked": _control(
+        "file_map", _MAPPED, ret=0x7F0012345000, fd=4, nr=9, arg=5, arg2=2, kf=events.CLAIMED, **_IDENTITY
+    ),
     "file_map.quiet": _control(
         "file_map", _MAPPED, ret=0x7F0012345000, fd=4, nr=9, arg=5, arg2=0x812, kf=events.QUIET, **_IDENTITY
     ),

@@ -88,12 +88,13 @@ FILES: tuple[EventType, ...] = (
               "python3 -c 'import os; os.memfd_create(\"x\")'", FOLD),
     EventType(91, "file_map", "control",
               "A file was mapped into memory to be executed, or shared by a descriptor that can write: what is stored there changes it without a "
-              "write. Also mprotect that lets a file's memory be executed. What an exec itself maps is in its own event.", "file", ("access",), "map",
+              "write. Also mprotect that lets a file's memory be executed. What an exec itself maps is in its own event. Where another thread keeps the areas of "
+              "memory locked at that moment, mmap's file is the descriptor's (`ebpf.claimed`), and mprotect has none and may be of memory without a file.", "file", ("access",), "map",
               EXIT, ("mmap", "mmap2", "mprotect", "pkey_mprotect"), (), (*TASK_BLOBS, "path", "mapping", "sha256"),
               (Shown("ebpf.map.protection", "keyword", "PROT_READ and others"), Shown("ebpf.flags", "keyword", "MAP_PRIVATE and others; absent of mprotect"),
                Shown("ebpf.map.offset", "long", "where in the file it begins, in bytes; absent of mprotect"), Shown("ebpf.map.size", "long", "bytes asked for"),
                Shown("file.hash.sha256", "keyword", "of a file that is mapped to be executed, if it was known at once; else process_hash brings it"),
-               KERNEL_FILE, QUIET_SHOWN), "file", "file <-> process", "python3 -c 'import _ctypes'", FOLD),
+               KERNEL_FILE, Shown("ebpf.claimed", "boolean", "the file is the one that the descriptor stood for at the return"), QUIET_SHOWN), "file", "file <-> process", "python3 -c 'import _ctypes'", FOLD),
     EventType(92, "file_receive", "control",
               "A process got an open file of another one: with a message (SCM_RIGHTS; one event for each, the first 24 of a call) or by pidfd_getfd.", "file",
               ("access",), "receive", EXIT, ("recvmsg", "recvmmsg", "pidfd_getfd", "socketcall"), (), (*TASK_BLOBS, "path", "socket"),

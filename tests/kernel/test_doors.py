@@ -114,6 +114,103 @@ def test_close_range_in_a_child_that_shares_the_table_or_not(
     assert found[2]["file"]["path"] == str(where / "missing")
 
 
+CLONES = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+/* the child goes to `in`, makes a file and leaves it open, looks for what is not there; its maker writes to the number it said */
+static volatile struct { long pid, tid, number, done; } *said; static int n;
+static int act(void *x) {
+  char name[32]; sprintf(name, "made-%d", n);
+  if (chdir("in")) return 1;
+  said->number = syscall(SYS_openat, AT_FDCWD, name, O_RDWR | O_CREAT, 0600);
+  syscall(SYS_openat, AT_FDCWD, "nothing", O_RDONLY);
+  said->tid = syscall(SYS_gettid); __atomic_store_n(&said->done, 1, __ATOMIC_SEQ_CST);
+  syscall(SYS_exit, 0); return 0;
+}
+int main(int c, char **v) {
+  if (!fork()) {                              /* one process more, so that CLONE_PARENT has somebody to give the child to */
+    said = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char *stack = mmap(0, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (n = 0; n < c - 2; n++) {
+      unsigned long flags = strtoul(v[2 + n], 0, 16); int to = open(v[1], O_PATH);
+      if (fchdir(to)) _exit(3); close(to);
+      memset((void *)said, 0, sizeof *said);
+      long pid = clone(act, stack + (1 << 18), flags | (flags & (CLONE_THREAD | CLONE_PARENT) ? 0 : SIGCHLD), 0);
+      if (pid < 0) _exit(4);
+      while (!__atomic_load_n(&said->done, __ATOMIC_SEQ_CST)) usleep(500);
+      if (!(flags & (CLONE_THREAD | CLONE_PARENT))) waitpid(pid, 0, __WALL); else usleep(20000);
+      long wrote = said->number < 0 ? -1 : syscall(SYS_pwrite64, said->number, "12345", 5, 0);
+      syscall(SYS_openat, AT_FDCWD, "nothing", O_RDONLY);
+      printf("%s %ld %ld %ld %d\n", v[2 + n], pid, (long)said->tid, (long)said->number, wrote == 5); fflush(stdout);
+    }
+    _exit(0);
+  }
+  while (wait(0) > 0);
+  return 0;
+}
+"""
+FLAGS = {
+    "VM": 0x100, "FS": CLONE_FS, "FILES": CLONE_FILES, "SIGHAND": 0x800, "VFORK": 0x4000, "PARENT": 0x8000, "THREAD": 0x10000, "NEWNS": 0x20000,
+    "SYSVSEM": 0x40000, "UNTRACED": 0x800000, "NEWCGROUP": 0x2000000, "NEWUTS": 0x4000000, "NEWIPC": 0x8000000, "NEWUSER": 0x10000000,
+    "NEWPID": 0x20000000, "NEWNET": 0x40000000, "IO": 0x80000000,
+}  # fmt: skip
+TOGETHER = [
+    "", "VM", "FS", "FILES", "VM SIGHAND", "VFORK", "VM VFORK", "PARENT", "SYSVSEM", "IO", "UNTRACED", "FS PARENT", "FILES PARENT",
+    "VM FS FILES SIGHAND SYSVSEM IO", "VM FS FILES SIGHAND SYSVSEM IO VFORK PARENT", "VM SIGHAND THREAD", "VM SIGHAND THREAD FS",
+    "VM SIGHAND THREAD FILES", "VM SIGHAND THREAD FS FILES SYSVSEM IO",
+    "NEWNS", "NEWCGROUP", "NEWUTS", "NEWIPC", "NEWUSER", "NEWPID", "NEWNET", "NEWNS NEWUSER NEWPID FILES",
+]  # fmt: skip
+
+
+def test_every_sharing_flag_of_clone(monitor: MonitorProcess, programs: Path, place: Path) -> None:
+    (place / "in").mkdir()
+    flags = [sum(FLAGS[one] for one in words.split()) for words in TOGETHER]
+    program = compile_c(programs, "clones", CLONES)
+    process = subprocess.Popen([program, place, *(f"{one:x}" for one in flags)], stdout=subprocess.PIPE, text=True)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    rows = [[int(word, 16 if at == 0 else 10) for at, word in enumerate(line.split())] for line in output.splitlines()]
+    assert [row[0] for row in rows] == flags, "this kernel takes each of them"
+    monitor.lifetime(process.pid)
+    maker = monitor.journal.born[process.pid][0][0]
+    made = monitor.lifetime(maker)
+    looked = [one for one in made if name_of(one) == "file_open" and one["file"].get("name") == "nothing"]
+    mains = iter([one for one in looked if one["process"]["thread"]["id"] == maker])
+    writes = iter([one for one in made if one["ebpf"].get("syscall") == "pwrite64"])
+    for at, (words, (_, pid, tid, number, wrote)) in enumerate(zip(TOGETHER, rows, strict=True)):
+        has, where = set(words.split()), str(place / "in" / f"made-{at}")
+        if "THREAD" in has:
+            found = [one for one in made if one["process"]["thread"]["id"] == tid]
+            assert not monitor.journal.documents(tid), f"{words}: a thread is no process"
+        else:
+            found = monitor.lifetime(pid)
+            parent = process.pid if "PARENT" in has else maker
+            born = found[0]
+            assert (name_of(born), born["process"]["parent"]["pid"]) == ("process_fork", parent), words
+            assert len({one["process"]["entity_id"] for one in found}) == 1, words
+            assert any("NEW" in one for one in has) == any(name_of(one) == "process_namespace" for one in found), words
+        opens = [one for one in found if name_of(one) == "file_open"]
+        assert [(one["file"]["path"], one["ebpf"]["ret"]) for one in opens] == [
+            (where, number),
+            (str(place / "in/nothing"), -errno.ENOENT),
+        ], words
+        write = next(writes)
+        assert wrote == ("FILES" in has), words
+        got = (write["ebpf"]["fd"], write.get("file", {}).get("path"), write.get("error", {}).get("code"))
+        assert got == (number, *((where, None) if wrote else (None, "EBADF"))), words
+        assert next(mains)["file"]["path"] == str(place / ("in/nothing" if "FS" in has else "nothing")), words
+    assert [next(writes, None), next(mains, None)] == [None, None]
+
+
 # Each call by both entry points, clean and then with garbage in the upper half of each register.
 GARBAGE = r"""
 #define _GNU_SOURCE

@@ -136,10 +136,42 @@ def test_a_file_put_on_the_number_meanwhile_is_not_taken_for_the_mapped_one(
     lines = process.communicate(timeout=300)[0].splitlines()
     assert process.returncode == 0
     found = maps(monitor.lifetime(process.pid, 60 + TRIED / 20))
-    shown = [one["file"]["name"] for one in found]
-    wrong = sum(one != line for one, line in zip(shown, lines, strict=True))
+    shown = [(one.get("file", {}).get("name"), "claimed" in one["ebpf"]) for one in found]
+    wrong = sum(name != line for (name, claimed), line in zip(shown, lines, strict=True) if not claimed)
     assert wrong == 0, f"{wrong} of {len(lines)} wrong"
+    print(f"{sum(claimed for _, claimed in shown)} of {len(lines)} marked as the descriptor's")
     assert set(lines) == {"a", "b"}, "the race did not happen"
+
+
+# Threads change the process's areas all the time: whoever wants to look at them finds them locked.
+CROWD = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static volatile int stop, started;
+static void *crowd(void *x) { while (!stop) { started = 1; char *p = mmap(0, 1 << 21, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0); munmap(p, 1 << 21); } return 0; }
+int main(int c, char **v) {
+  int n = atoi(v[1]), f = open("f", O_RDONLY); pthread_t t[6]; char *p = mmap(0, 4096, PROT_READ, MAP_PRIVATE, f, 0); if (p == MAP_FAILED) return 7;
+  for (int i = 0; i < 6; i++) pthread_create(&t[i], 0, crowd, 0); while (!started) usleep(100);
+  for (int i = 0; i < n; i++) if (mprotect(p, 4096, PROT_READ | PROT_EXEC) || mprotect(p, 4096, PROT_READ)) return 8;
+  stop = 1; for (int i = 0; i < 6; i++) pthread_join(t[i], 0); return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not AREAS, reason="this kernel has no bpf_iter_task_vma_new: mprotect is not told")
+def test_areas_that_are_locked_hide_nothing(monitor: MonitorProcess, programs: Path, place: Path) -> None:
+    (place / "f").write_bytes(b"x" * PAGE)
+    process = subprocess.Popen([compile_c(programs, "crowd", CROWD), str(TRIED)], cwd=place)
+    assert process.wait(300) == 0
+    found = maps(monitor.lifetime(process.pid, 60 + TRIED / 20))
+    shown = [one.get("file", {}).get("path") for one in found]
+    print(f"{len(found)} of {TRIED} told, {shown.count(None)} without a name")
+    assert len(found) == TRIED
+    assert set(shown) <= {str(place / "f"), None}
 
 
 MAP = r"""
