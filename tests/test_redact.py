@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import base64
-import re
 import shlex
-import string
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monitor import decode, events
-from monitor.redact import MASK, Redactor
+from monitor.redact import Redactor
 from tests.fakes import Bench, control, facts
-
-EXAMPLES = Path(__file__).parent / "examples"
-_ALPHABETS = {
-    "A": string.ascii_letters + string.digits,
-    "H": "0123456789abcdef",
-    "U": string.ascii_uppercase + string.digits,
-    "N": "7301946285",
-}
-_MACRO = re.compile(r"\{([AHUN])(\d+)\}")
-_MARKED = re.compile(r"«(.*?)»", re.DOTALL)
-
-
-def _expand(match: re.Match[str]) -> str:
-    letters = _ALPHABETS[match[1]]
-    return "".join(letters[(7 * at + 11) % len(letters)] for at in range(int(match[2])))
-
-
-def examples(name: str) -> list[str]:
-    lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
-    return [_MACRO.sub(_expand, line) for line in lines if line and not line.startswith("#")]
-
-
-WITH, WITHOUT = examples("arguments_with_secrets.txt"), examples("arguments_without_secrets.txt")
+from tests.secrets_examples import MARKED, WITH, WITHOUT, arguments
 
 
 def test_there_are_two_hundred_of_each() -> None:
@@ -48,11 +23,8 @@ def test_there_are_two_hundred_of_each() -> None:
 
 @pytest.mark.parametrize("line", WITH)
 def test_the_secret_is_masked_and_nothing_else(line: str) -> None:
-    arguments = shlex.split(line)
-    secrets = _MARKED.findall(line)
-    assert secrets, "the example marks nothing"
-    given = [_MARKED.sub(r"\1", word).encode() for word in arguments]
-    expected = [_MARKED.sub(MASK.decode(), word).encode() for word in arguments]
+    assert MARKED.findall(line), "the example marks nothing"
+    given, expected = arguments(line)
     assert Redactor().arguments(given) == expected
 
 

@@ -26,17 +26,18 @@ def test_no_event_is_the_monitor_s_own_and_they_are_counted(monitor: MonitorProc
     assert all(monitor.journal.documents(tid) == [] for tid in threads - {monitor.pid})
 
 
-@pytest.mark.parametrize("name", ["ebpf-monitor", "python3", "python"])
-def test_a_program_with_the_monitor_s_name_is_recorded(
+@pytest.mark.parametrize("name", ["ebpf-monitor", "python3", "systemd", "kworker", "[kthreadd]"])
+def test_a_program_with_a_trusted_name_is_recorded(
     monitor: MonitorProcess, script: Script, place: Path, name: str
 ) -> None:
     shutil.copy2(script.actor, place / name)
-    script.call("prctl", 15, script.text("ebpf-monitor"), 0, 0, 0)
+    thread = "kworker/0:1" if name == "kworker" else name
+    script.call("prctl", 15, script.text(thread), 0, 0, 0)
     opened = script.call("openat", AT_FDCWD, script.text(place / "f"), os.O_RDWR | os.O_CREAT, 0o600)
     script.call("close", opened)
     found = monitor.program(script.run(program=place / name))
     assert [name_of(one) for one in found] == ["file_open", "file_close"]
-    assert {(one["process"]["name"], one["process"]["thread"]["name"]) for one in found} == {(name, "ebpf-monitor")}
+    assert {(one["process"]["name"], one["process"]["thread"]["name"]) for one in found} == {(name, thread)}
 
 
 def test_what_others_do_to_the_monitor_s_log_is_recorded(monitor: MonitorProcess, script: Script) -> None:
