@@ -40,7 +40,7 @@ RING = r"""
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-static int ring, count; static char *sq, *cq; static struct io_uring_params p; static struct io_uring_sqe *sqes;
+static int ring, count, each; static char *sq, *cq; static struct io_uring_params p; static struct io_uring_sqe *sqes;
 static void setup(unsigned flags, unsigned entries) {
   memset(&p, 0, sizeof p); p.flags = flags; p.sq_thread_idle = 2000;
   ring = syscall(SYS_io_uring_setup, entries, &p); if (ring < 0) { perror("io_uring_setup"); exit(90); }
@@ -52,7 +52,7 @@ static unsigned *word(char *at, unsigned offset) { return (unsigned *)(at + offs
 static struct io_uring_sqe *next(int op, int fd, const void *addr, unsigned len, unsigned long off) {
   unsigned *tail = word(sq, p.sq_off.tail), i = *tail & *word(sq, p.sq_off.ring_mask);
   struct io_uring_sqe *s = &sqes[i]; memset(s, 0, sizeof *s);
-  s->opcode = op; s->fd = fd; s->addr = (unsigned long)addr; s->len = len; s->off = off; s->user_data = 1000 + count++;
+  s->opcode = op; s->fd = fd; s->addr = (unsigned long)addr; s->len = len; s->off = off; s->flags = each; s->user_data = 1000 + count++;
   word(sq, p.sq_off.array)[i] = i;
   return s;
 }
@@ -186,7 +186,7 @@ static void multishot(void) {
 static void *in_thread(void *x) { prctl(PR_SET_NAME, "submitting"); open_by(AT_FDCWD, "made", O_RDWR | O_CREAT); return 0; }
 static void thread(void) { pthread_t t; pthread_create(&t, 0, in_thread, 0); pthread_join(t, 0); }
 int main(int argc, char **argv) {
-  unsigned flags = strtoul(argv[2], 0, 0);
+  unsigned flags = strtoul(argv[2], 0, 0); if (flags >> 31) { each = IOSQE_ASYNC; flags = 0; }
   setup(flags, !strcmp(argv[1], "overflowing") ? 1 : 8);
   if (!strcmp(argv[1], "files")) files(); else if (!strcmp(argv[1], "sockets")) sockets(); else if (!strcmp(argv[1], "rights")) rights(); else if (!strcmp(argv[1], "fixed")) fixed();
   else if (!strcmp(argv[1], "pipes")) pipes(); else if (!strcmp(argv[1], "suppressed")) suppressed();
@@ -196,6 +196,7 @@ int main(int argc, char **argv) {
 }
 """
 PLAIN, SQPOLL, DEFER = 0, 1 << 1, 1 << 12 | 1 << 13  # IORING_SETUP_SQPOLL; SINGLE_ISSUER | DEFER_TASKRUN
+WORKERS = 1 << 31  # the program's own: each request with IOSQE_ASYNC, carried out by a thread of the kernel's
 
 
 def run(
@@ -227,7 +228,7 @@ def told(one: Document, place: Path) -> tuple[str, str, int, str | None]:
     )
 
 
-@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, DEFER], ids=["plain", "sqpoll", "defer_taskrun"])
+@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, DEFER, WORKERS], ids=["plain", "sqpoll", "defer_taskrun", "workers"])
 def test_files(monitor: MonitorProcess, programs: Path, place: Path, flags: int) -> None:
     found, results = run(monitor, programs, place, "files", flags)
     folds = monitor.keys["profile"] == "full"
@@ -266,7 +267,7 @@ def test_files(monitor: MonitorProcess, programs: Path, place: Path, flags: int)
     assert {one["process"]["thread"]["name"] for one in by_ring(found)} == {"ring"}, "never the kernel's own thread"
 
 
-@pytest.mark.parametrize("flags", [PLAIN, SQPOLL], ids=["plain", "sqpoll"])
+@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, WORKERS], ids=["plain", "sqpoll", "workers"])
 def test_sockets(monitor: MonitorProcess, programs: Path, place: Path, flags: int) -> None:
     found, results = run(monitor, programs, place, "sockets", flags)
     shown = [
@@ -301,7 +302,7 @@ def test_sockets(monitor: MonitorProcess, programs: Path, place: Path, flags: in
     assert totals == [(5, 5), (5, 5)]
 
 
-@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, DEFER], ids=["plain", "sqpoll", "defer_taskrun"])
+@pytest.mark.parametrize("flags", [PLAIN, SQPOLL, DEFER, WORKERS], ids=["plain", "sqpoll", "defer_taskrun", "workers"])
 def test_descriptors_that_come_with_a_message(
     monitor: MonitorProcess, programs: Path, place: Path, flags: int
 ) -> None:
