@@ -68,9 +68,9 @@ Names are the kernel's own copies: no other thread can change them after the req
 completion's. Not known: the address of a BIND that failed, and of a single SENDMSG or RECVMSG on an unconnected socket. A
 completion that the caller suppresses (IOSQE_CQE_SKIP_SUCCESS), or that cannot be tied to its request, leaves a
 `kernel_io_uring_request`, made when the request was accepted: what was asked for is known, what came of it is not.
-What a multishot request received is known by the ring and the caller's user_data; a process can forge such completions of its own rings by MSG_RING. A kernel
-that lacks `io_uring_tracepoints` (monitor_start says so; 6.12 and older do, see [kernels](kernels.md)) shows the
-set-up of a ring only."""
+What a multishot request received is known by the ring and the caller's user_data; a process can forge such completions
+of its own rings by MSG_RING. A kernel that lacks `io_uring_tracepoints` (monitor_start says so; 6.12 and older do, see
+[kernels](kernels.md)) shows the set-up of a ring only."""
 
 
 @dataclass(frozen=True)
