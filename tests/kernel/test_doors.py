@@ -208,6 +208,10 @@ def test_every_sharing_flag_of_clone(monitor: MonitorProcess, programs: Path, pl
         got = (write["ebpf"]["fd"], write.get("file", {}).get("path"), write.get("error", {}).get("code"))
         assert got == (number, *((where, None) if wrote else (None, "EBADF"))), words
         assert next(mains)["file"]["path"] == str(place / ("in/nothing" if "FS" in has else "nothing")), words
+        every = made if "THREAD" in has else found + made
+        closes = [one["ebpf"] for one in every if name_of(one) == "file_close" and one["file"].get("path") == where]
+        assert sum(one["write"]["bytes"] for one in closes) == 5 * wrote, words
+        assert len(closes) == (1 if "THREAD" in has else 1 + wrote), words  # each process's part ends once
     assert [next(writes, None), next(mains, None)] == [None, None]
 
 
