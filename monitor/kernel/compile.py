@@ -1,4 +1,4 @@
-"""Compiles the C text with BCC, in a short-lived child: the compiler's 126 MB leave with it.
+"""Compiles the C text with BCC, in short-lived children: the compiler's 126 MB leave with each.
 
 Owns how text becomes instructions and map attributes; never loads, attaches or pins (loader.py does).
 """
@@ -293,12 +293,13 @@ def compile_text(made: Shape, btf: Btf, wanted: Collection[str]) -> Any:
             raise CompileError(f"BCC could not compile the programs: {error}") from error
 
 
-def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
-    """What BCC made of the text, as plain data: maps by name with their attributes, programs as base64 of instructions.
+def compiled(made: Shape, btf: Btf, part: int = 0, parts: int = 1) -> dict[str, Any]:
+    """What BCC made of the text, as plain data: maps by name with their attributes, programs as base64 of instructions (one of
+    `parts` equal parts of them). Where an instruction loads a map's address, its immediate is the map's index in "maps".
 
-    Where an instruction loads a map's address, its immediate is the map's index in "maps". Raises CompileError.
+    Raises CompileError.
     """
-    wanted = list(dict.fromkeys((*made.loaded_for, *made.hooks, *ON_DEMAND)))
+    wanted = sorted({*made.loaded_for, *made.hooks, *ON_DEMAND})[part::parts]
     module = compile_text(made, btf, wanted)
     maps: list[list[Any]] = []
     index: dict[int, int] = {}
@@ -323,28 +324,39 @@ def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
     }
 
 
-def compile_in_child(made: Shape) -> dict[str, Any]:
-    """`compiled` in a child process, so that the compiler's memory is gone afterwards. Raises CompileError with its message."""
-    child = subprocess.run(
-        [sys.executable, "-m", "monitor.kernel.compile"],
-        input=json.dumps(asdict(made)),
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-        check=False,
-    )
-    if child.returncode:
-        raise CompileError((child.stderr.strip() or f"the compiling child ended with {child.returncode}")[-4000:])
-    found: dict[str, Any] = json.loads(child.stdout)
+def compile_in_children(made: Shape) -> dict[str, Any]:
+    """`compiled` in child processes, so that the compiler's memory is gone afterwards. Two, where there are two CPUs: reading
+    the text is 1 of 5 s, making instructions of it is the rest. Raises CompileError with a child's message."""
+    parts = min(2, os.cpu_count() or 1)
+    command = [sys.executable, "-m", "monitor.kernel.compile", json.dumps(asdict(made))]
+    place = Path(__file__).resolve().parents[2]
+    children = [
+        subprocess.Popen(
+            [*command, str(part), str(parts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place
+        )
+        for part in range(parts)
+    ]
+    found: dict[str, Any] = {}
+    try:
+        for child in children:
+            output, errors = child.communicate()
+            if child.returncode:
+                raise CompileError((errors.strip() or f"a compiling child ended with {child.returncode}")[-4000:])
+            half = json.loads(output)
+            found = half | {"programs": found.get("programs", {}) | half["programs"]}
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
     return found
 
 
 def main() -> int:
-    """The child: reads a shape from standard input, writes what was compiled to standard output."""
-    given = json.load(sys.stdin)
+    """A child: writes what it compiled of a shape to standard output. Arguments: the shape as JSON, part, parts."""
+    given = json.loads(sys.argv[1])
     made = Shape(**given | {"optional": tuple(given["optional"])})
     try:
-        json.dump(compiled(made, Btf()), sys.stdout)
+        json.dump(compiled(made, Btf(), *map(int, sys.argv[2:])), sys.stdout)
     except (CompileError, BccMissing, probes.ProbeError, bpf.BpfError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1

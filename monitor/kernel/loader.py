@@ -17,7 +17,7 @@ from typing import Any
 
 from monitor.kernel import bpf
 from monitor.kernel.btf import Btf
-from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape, compile_in_child
+from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape, compile_in_children
 from monitor.kernel.loops import with_jumps_back, with_may_goto
 
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
@@ -59,7 +59,7 @@ def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
     """
     found = _read(cache) if cache else None
     if found is None:
-        found = compile_in_child(made)
+        found = compile_in_children(made)
         if cache:
             with contextlib.suppress(OSError):  # a full or read-only disk: the next start compiles again
                 _keep(cache, found)

@@ -1,4 +1,5 @@
-"""More than usual: a compressed log at a million writes a second, both CPUs generating, a reader that stands still, a soak.
+"""More than usual: many seconds at what the disk takes, a compressed log at a million writes a second, both CPUs generating, a
+reader that stands still, a soak.
 
 Owns how these runs are made and counted; each is held against the generator's counts and the ledger.
 """
@@ -32,6 +33,7 @@ class Stress:
     load: Load
     note: Note
     problems: list[str]
+    long_s: float
     compressed_s: float
     contended_s: float
     stall_s: float
@@ -39,6 +41,21 @@ class Stress:
     """0: none"""
     rate: float
     """acts a second of the compressed run; half of it while the reader stands still"""
+
+    def steady(self) -> list[Figure]:
+        """The mix, folding off, plain log: the lesser of half the compressed rate and 80 % of what the disk takes of such lines."""
+        with tracers.running(self.directory / "steady", "trace", self.problems) as monitor:
+            probe = _counted(monitor, self.problems, [self.load], "mix", 0.1, self.rate / 10)
+            disk = _disk(monitor.events, self.long_s / 5) / probe.line
+            wanted = min(self.rate / 2, 0.8 * disk)
+            found = _counted(monitor, self.problems, [self.load], "mix", self.long_s, wanted)
+            memory = tracers.memory(monitor.pid)["VmRSS"]
+        told = f"{found.rate:,.0f} events/s; the disk takes {disk:,.0f} such lines/s; told in totals instead: {found.folded}"
+        return [
+            Figure(f"events lost or folded in {self.long_s:g} s", [found.lost + found.folded], "", 0, note=told),
+            Figure("user CPU per event in that", [found.user_us], "us", 0.3),
+            Figure("resident memory after that", [memory], "MB", 256),
+        ]
 
     def compressed(self) -> list[Figure]:
         """Writes only, folding off: from the wanted rate downwards until none is missing."""
@@ -132,6 +149,20 @@ class Stress:
         growth = sizes[-1] - sizes[len(sizes) // 3]
         note = f"{self.soak_s:g} s of load, {sizes[-1]:.0f} MB at the end; EBPF_MONITOR_SOAK says how many seconds"
         return [Figure("growth of resident memory", [growth], "MB", 1, note=note)]
+
+
+def _disk(directory: Path, seconds: float) -> float:
+    """Bytes a second that a file in `directory` takes, as the log writes: by the megabyte, synchronized at the end."""
+    path, block = directory / "disk", os.urandom(1 << 20)
+    began, written = time.monotonic(), 0
+    try:
+        with path.open("wb", buffering=0) as file:
+            while time.monotonic() - began < seconds:
+                written += file.write(block)
+            os.fdatasync(file.fileno())
+        return written / (time.monotonic() - began)
+    finally:
+        path.unlink()
 
 
 @dataclass(frozen=True)
