@@ -361,7 +361,7 @@ def test_make_test_and_ci_turn_no_test_off() -> None:
     assert "EBPF_MONITOR_KERNEL_TESTS=1;" in system
     assert " -k " not in recipe + system
     calls = re.findall(r"^make .*", (ROOT / ".ci/run").read_text(), re.MULTILINE)
-    assert calls == ["make test || failed=1", "make test-system || failed=1"]
+    assert calls == ["make test || failed=1", "make test-system DEBIAN=bookworm || failed=1 # Debian 13 doubles that: by hand"]
 
 
 @pytest.mark.parametrize("name", [".ci/run", *SCRIPTS])
