@@ -22,6 +22,7 @@ from monitor.logfiles import LIVE_NAME, LIVE_NAMES, ZSTD_NAME, line_identity
 __all__ = ["Log", "LogError", "Position"]
 
 _POLL_S = 0.25
+_MISSED = 2  # looks: who renames the log, as logrotate does, has this long to make the next file himself
 _FIRST_LINE_BYTES = 1 << 20
 _SETTLE_S = 60
 
@@ -70,6 +71,7 @@ class Log:
         self._file_id: str | None = None
         self._torn = False
         self._next_poll = 0.0
+        self._missed = 0
         self._notices: list[str] = []
         self._told: dict[str, str] = {}
         self.bytes_written = 0
@@ -369,12 +371,17 @@ class Log:
 
     def _watch(self) -> None:
         """Notice what others did to the file."""
-        status = os.fstat(self._fd)
+        status, missing = os.fstat(self._fd), False
         try:
             there = os.stat(self._path, follow_symlinks=False)
             moved = not os.path.samestat(there, status)
         except OSError:
-            moved = True
+            moved = missing = True
+        if not missing:
+            self._missed = 0
+        elif status.st_nlink and self._missed < _MISSED:  # what is written meanwhile is in the renamed file
+            self._missed += 1
+            return
         if moved:
             removed = status.st_nlink == 0
             size = status.st_size

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.bench import measure
-from tests.bench.load import ROOT, BrokenBenchmark, Load, LoadRun, Tally, losses, tally
+from tests.bench.load import LOAD_NAME, ROOT, BrokenBenchmark, Load, LoadRun, Tally, losses, tally
 from tests.bench.measure import Bench
 from tests.bench.tracers import MONITOR_CPU, Step, account
 
@@ -109,3 +109,19 @@ def test_losses_of_a_file_that_is_too_long_to_tally_are_those_that_a_tally_finds
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join(orjson.dumps(document) + b"\n" for document in documents))
     assert losses(path) == sum(tally(path, None).lost.values()) > 0
+
+
+def test_lines_that_are_not_parsed_are_counted_like_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, lines = LoadRun("mix", 77, 0, 1.0, 1.0, 0, 1.0, Counter()), []
+    for number in range(1, 401):
+        event = ("file_open", "file_read", "file_write", "file_close", "process_fork")[number % 5]
+        document = orjson.loads((ROOT / "tests" / "goldens" / f"{event}.json").read_bytes())
+        document["event"]["sequence"] = number
+        document["process"] |= {"pid": 77 if number % 7 else 78, "name": LOAD_NAME if number % 11 else "nice"}
+        lines.append(orjson.dumps(document) + b"\n")
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"".join(lines))
+    found = tally(path, run)
+    monkeypatch.setattr("tests.bench.load._PARSED", 1)
+    assert found == tally(path, run)
+    assert found.mine["file_read"] > 50 < found.foreign["file_read"] + 50
