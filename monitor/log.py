@@ -22,7 +22,7 @@ from monitor.logfiles import LIVE_NAME, LIVE_NAMES, ZSTD_NAME, line_identity
 __all__ = ["Log", "LogError", "Position"]
 
 _POLL_S = 0.25
-_MISSED = 2  # looks: who renames the log, as logrotate does, has this long to make the next file himself
+_MISSED = 1  # look: who renames the log, as logrotate does, has this long to make the next file himself
 _FIRST_LINE_BYTES = 1 << 20
 _SETTLE_S = 60
 

@@ -350,18 +350,17 @@ def test_a_rename_is_noticed_within_a_second_and_loses_nothing(log: Log, live: P
 def test_who_renames_the_log_has_time_to_make_the_next_file_himself(log: Log, live: Path) -> None:
     log.append(document(1), 1)
     live.rename(live.with_name("events.jsonl-20261122"))
-    for number in (2, 3):
-        log._next_poll = 0.0
-        assert log.poll() == []
-        assert not live.exists()
-        log.append(document(number), number)
+    log._next_poll = 0.0
+    assert log.poll() == []
+    assert not live.exists()
+    log.append(document(2), 2)
     os.close(os.open(live, os.O_CREAT | os.O_EXCL, 0o640))
     made = live.stat().st_ino
     log._next_poll = 0.0
     assert "was renamed" in log.poll()[0]
-    log.append(document(4), 4)
-    assert sequences(live.with_name("events.jsonl-20261122")) == [1, 2, 3]
-    assert sequences(live) == [4]
+    log.append(document(3), 3)
+    assert sequences(live.with_name("events.jsonl-20261122")) == [1, 2]
+    assert sequences(live) == [3]
     assert live.stat().st_ino == made
 
 
