@@ -285,7 +285,7 @@ def compile_text(made: Shape, btf: Btf, wanted: Collection[str]) -> Any:
         flags = [f"-D{name}={value}" for name, value in defines(made, btf).items()]
         try:
             return bcc.BPF(
-                text=text(wanted, made.undisturbed),
+                text=text(wanted, [name for name in made.undisturbed if name in wanted]),
                 # -g0: nobody reads debugging information here, and making it takes a quarter of the time
                 cflags=[*flags, "-g0", "-Wno-macro-redefined", "-Wno-unused-value", "-Wno-address-of-packed-member"],
             )
