@@ -9,11 +9,15 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
 from monitor import fastpath
+from monitor.frames import Unreadable, view
 from monitor.kernel import bpf, rings
 from monitor.kernel.rings import Capture, CommitPage
 from monitor.ledger import CpuState, Ledger, State
 from monitor.log import Log, Position
+from monitor.logfiles import BLOCK_BYTES, ReaderError, files, tail_offset
 from monitor.mirror import Mirror
 
 
@@ -113,3 +117,17 @@ def unread(directory: Path) -> int:
     finally:
         os.close(accounts)
         os.close(page)
+
+
+def cut_off(directory: Path, boot_id: str) -> bool:
+    """Does the log end in this boot and without monitor_stop? Where the capture went, too, only the log says that the monitor was
+    killed. A log that does not say when it ended says nothing."""
+    try:
+        for file in [one for one in files(directory) if one.first and not one.compression][-1:]:
+            with file.path.open("rb") as opened:
+                last = view(opened.fileno(), file.framed).pread(BLOCK_BYTES, tail_offset(file, 1))
+            document = orjson.loads(last.partition(b"\n")[0])
+            return bool(document["host"]["boot"]["id"] == boot_id and document["ebpf"]["event"] != "monitor_stop")
+    except (OSError, Unreadable, ReaderError, ValueError, KeyError, TypeError):
+        pass
+    return False

@@ -125,7 +125,7 @@ class Startup:
         guard = Guard(self.capture, self.shape.jumps)
         self.watch = Watch(guard, Witness(self.config.pin_dir, {os.getpid(), before}))
         self.pipeline.witness = self.watch.witness.note
-        if self.adopted and before:
+        if before and (self.adopted or recovery.cut_off(self.config.events_dir, self.host.boot_id)):
             self.watch.ended_before(before)
 
     def guard(self) -> None:

@@ -14,6 +14,7 @@ from monitor.log import Log
 from monitor.mirror import Mirror
 from monitor.order import Order
 from monitor.pipeline import Counts
+from tests import loglines
 from tests.fakes import FakeCapture
 
 EPOCH = 0xA1B2C3D4E5F60718
@@ -140,3 +141,21 @@ def test_a_batch_that_was_given_up_is_not_read_again(first: Reader, capture: Fak
 def test_an_announcement_of_an_odd_page_is_never_an_index_error() -> None:
     assert State.from_words([0] * 4096).cpus == []
     assert CpuState().counters
+
+
+BOOT = "5b6f2c8e-1d3a-4c57-9e80-112233445566"
+ENDS = {
+    "in its middle": ([loglines.start(boot=BOOT)], True),
+    "in order": ([loglines.start(boot=BOOT), loglines.stop(2)], False),
+    "in another boot": ([loglines.start(boot="another")], False),
+    "nowhere": ([], False),
+    "with no document": ([loglines.start(boot=BOOT), b"[]\n"], False),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_log_says_whether_the_run_of_this_boot_was_cut_off(tmp_path: Path, how: str) -> None:
+    lines, expected = ENDS[how]
+    loglines.write(tmp_path, lines)
+    assert recovery.cut_off(tmp_path, BOOT) is expected
+    assert recovery.cut_off(tmp_path / "missing", BOOT) is False

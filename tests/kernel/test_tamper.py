@@ -181,6 +181,23 @@ def test_a_monitor_that_was_killed_is_told_by_the_next_one(monitor: MonitorRun) 
     assert len([one for one in told(monitor) if one["kind"] == "monitor_killed"]) == 1, "an end in order is not told"
 
 
+def test_a_monitor_that_was_killed_is_told_though_its_capture_went_too(monitor: MonitorRun) -> None:
+    monitor.start()
+    assert monitor.process is not None
+    pid = monitor.process.pid
+    (capture,) = monitor.captures()
+    monitor.kill()
+    subprocess.run(["/bin/rm", "-r", capture], check=True)
+    monitor.start()
+    (found,) = await_told(monitor, "monitor_killed")
+    assert found["object"] == f"process {pid}"
+    assert "by" not in found, "nothing recorded who did it"
+    assert monitor.stop() == 0
+    monitor.start()  # an end in order: the capture is gone, too
+    goes_on(monitor, f"in-order-{os.getpid()}")
+    assert len([one for one in told(monitor) if one["kind"] == "monitor_killed"]) == 1
+
+
 def test_a_second_monitor_is_refused_and_told_the_first_ones_process(monitor: MonitorRun, tmp_path: Path) -> None:
     monitor.start()
     assert monitor.process is not None
