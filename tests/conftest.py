@@ -26,9 +26,13 @@ __all__ = ["compiled"]
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "EBPF_MONITOR_KERNEL_TESTS"
 FOLDER_MARKS = {"kernel": ("root", "kernel"), "service": ("root", "service"), "bench": ("root", "bench")}
-TOGETHER = {"bench/test_ship.py": "elasticsearch", "elasticsearch": "elasticsearch", "kernels": "kernels", "bench": "bench"}
+TOGETHER = {"bench/test_ship.py": "elasticsearch", "elasticsearch": "elasticsearch", "kernels": "kernels", "bench": "bench",
+            "kernel/test_quiet.py": "clock", "kernel/test_profiles.py": "clock"}  # fmt: skip
 """Files and folders whose tests go to the same one of the processes that share the tests: they share a server or a kernel's
-package, or each would count what the others do."""
+package, each would count what the others do, or what one does to the host's clock makes the other's files suspect."""
+SLOW = ("bench", "elasticsearch", "kernels", "kernel/test_profiles.py", "kernel/test_quiet.py", "kernel/test_refusals.py", "kernel/test_lanes.py",
+        "kernel/test_startup.py", "test_search.py", "test_ahead.py")  # fmt: skip
+"""Files and folders of few tests that take long: they come first, so that none of them runs last and alone."""
 
 # A shell's background job ignores SIGINT, and so would every program that these tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,6 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(mark)
             if "kernel" in item.keywords and floods(item.path):
                 item.add_marker("alone")
+    items.sort(key=lambda item: not item.nodeid.startswith(tuple(f"tests/{place}" for place in SLOW)))
 
 
 @functools.cache
@@ -90,6 +95,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             below = path.partition("/")[2]
             return TOGETHER.get(below) or TOGETHER.get(below.split("/")[0]) or path
 
+    config.option.loadscopereorder = False  # it would begin with what has many tests
     return Together(config, log)
 
 

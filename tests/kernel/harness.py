@@ -280,8 +280,6 @@ class MonitorRun:
             "run_dir": str(self.base / "run"),
             "pin_dir": str(self.pin_dir),
             "profile": "full",
-            "ring_bytes": 8 << 20,
-            "control_ring_bytes": 4 << 20,
         } | self.settings
         if self.lends:
             kept.lend(Path(str(config["output_dir"])))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.harness import BPFFS, NOTHING_ELSE, Acts, MonitorRun, alone, compiled
 
-SECONDS = float(os.environ.get("EBPF_MONITOR_IDLE_S", "5"))
+SECONDS = float(os.environ.get("EBPF_MONITOR_IDLE_S", "4"))
 BOUND = 0.01
 """of one CPU"""
 MIB = 1 << 20
@@ -46,7 +46,7 @@ def idles(monitor: MonitorRun, tmp_path: Path, rate: int) -> None:
     assert monitor.process is not None
     acts = Acts(compiled(tmp_path), tmp_path / "acts", "mixed", rate=rate) if rate else None
     monitor.wait_balanced()
-    time.sleep(2)
+    time.sleep(1)
     before, received = ran(monitor.process.pid), monitor.status()["ledger"]["received"]
     time.sleep(SECONDS)
     cost = (ran(monitor.process.pid) - before) / SECONDS

@@ -1,6 +1,6 @@
 """The configuration of a running monitor is changed by its file: what is taken holds at once, and costs no event.
 
-EBPF_MONITOR_RELOADS: how many changes under load (16; 500 is the promise, run by hand).
+EBPF_MONITOR_RELOADS: how many changes under load (12; 500 is the promise, run by hand).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import pytest
 
 from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
 
-RELOADS = int(os.environ.get("EBPF_MONITOR_RELOADS", "16"))
+RELOADS = int(os.environ.get("EBPF_MONITOR_RELOADS", "12"))
 RATE = 10_000
 
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
-    settings = {"profile": "trace", "ring_bytes": 32 << 20, "control_ring_bytes": 32 << 20}
+    settings = {"profile": "trace"}
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-live-{os.getpid()}", settings, runner=ONLY_OURS)
     made.prefix = ("nice", "-n", "-15")  # what other work on the machine does to it is not the question here
     with alone():
@@ -110,13 +110,13 @@ def test_a_bad_change_is_told_and_changes_nothing_and_a_good_one_holds_at_once(
     wait_for(lambda: "ring_bytes: can only change at a restart" in monitor.output)
     wait_for(lambda: "ring_bytes" in monitor.status()["config_problem"])
     assert "the log was reopened" not in monitor.output
-    change(monitor, profile="minimal", ring_bytes=32 << 20, log_level="debug")
+    change(monitor, profile="minimal", ring_bytes=64 << 20, log_level="debug")
     wait_for(lambda: "is taken: log_level" in monitor.output)
     assert monitor.process is not None
     monitor.process.send_signal(signal.SIGHUP)
     wait_for(lambda: "the log was reopened" in monitor.output, what="a message of level debug")
     (tmp_path / "unseen").write_text("x")
-    change(monitor, profile="full", ring_bytes=32 << 20, es_config={"es_password": "hunter2-Pa55"}, locked=True)
+    change(monitor, profile="full", ring_bytes=64 << 20, es_config={"es_password": "hunter2-Pa55"}, locked=True)
     wait_for(lambda: "is taken: es_config.es_password" in monitor.output)
     (tmp_path / "seen").write_text("x")
     wait_for(lambda: monitor.seen(f'"{tmp_path}/seen"'), what="the new profile records files")

@@ -41,7 +41,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
-    settings = {"profile": "trace", "ring_bytes": 32 << 20, "control_ring_bytes": 32 << 20}
+    settings = {"profile": "trace"}
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-log-{os.getpid()}", settings, runner=ONLY_OURS)
     with alone():
         yield made

@@ -55,7 +55,7 @@ def _kill_often(monitor: MonitorRun, kills: int, seed: int) -> list[float]:
 
 
 def _survives(monitor: MonitorRun, program: Path, directory: Path, kills: int, compression: str) -> None:
-    monitor.settings |= {"ring_bytes": 32 << 20, "control_ring_bytes": 32 << 20, "log_compression": compression}
+    monitor.settings["log_compression"] = compression
     monitor.start()
     acts = Acts(program, directory / "acts", "mixed", rate=RATE)
     try:
