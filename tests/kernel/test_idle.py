@@ -14,15 +14,13 @@ from tests.kernel.harness import BPFFS, NOTHING_ELSE, Acts, MonitorRun, alone, c
 SECONDS = float(os.environ.get("EBPF_MONITOR_IDLE_S", "4"))
 BOUND = 0.01
 """of one CPU"""
-MIB = 1 << 20
 
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     """With rings as in production: how long a calm monitor may wait depends on them."""
-    rings = {"ring_bytes": 64 * MIB, "control_ring_bytes": 16 * MIB}
     made = MonitorRun(
-        tmp_path / "monitor", BPFFS / f"ebpf-monitor-idle-{os.getpid()}", rings, runner=NOTHING_ELSE
+        tmp_path / "monitor", BPFFS / f"ebpf-monitor-idle-{os.getpid()}", {}, runner=NOTHING_ELSE
     )  # what others do on this host is not this monitor's idling
     with alone():
         yield made

@@ -130,6 +130,7 @@ def test_a_file_put_on_the_number_meanwhile_is_not_taken_for_the_mapped_one(
 ) -> None:
     for name in "ab":
         (place / name).write_bytes(name.encode() * PAGE)
+    skipped = monitor.lost("preempted")
     process = subprocess.Popen(
         [compile_c(programs, "map-race", RACE), str(max(TRIED, 2003))], cwd=place, stdout=subprocess.PIPE, text=True
     )
@@ -137,7 +138,11 @@ def test_a_file_put_on_the_number_meanwhile_is_not_taken_for_the_mapped_one(
     assert process.returncode == 0
     found = maps(monitor.lifetime(process.pid, 60 + TRIED / 20))
     shown = [(one.get("file", {}).get("name"), "claimed" in one["ebpf"]) for one in found]
-    wrong = sum(name != line for (name, claimed), line in zip(shown, lines, strict=True) if not claimed)
+    missing = len(lines) - len(shown)
+    monitor.until(lambda: missing <= monitor.lost("preempted") - skipped, f"loss records of {missing} missing maps")
+    assert missing >= 0
+    left = iter(lines)  # where none is missing, each is the next one
+    wrong = sum(not any(claimed or name == line for line in (left if missing else [next(left)])) for name, claimed in shown)
     assert wrong == 0, f"{wrong} of {len(lines)} wrong"
     print(f"{sum(claimed for _, claimed in shown)} of {len(lines)} marked as the descriptor's")
     assert set(lines) == {"a", "b"}, "the race did not happen"
