@@ -101,8 +101,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """-n auto: one process more than CPUs, since a test that starts a monitor also waits for it."""
-    return len(os.sched_getaffinity(0)) + 1
+    """-n auto: two processes more than CPUs, since a test that starts a monitor also waits for it."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures are made

@@ -47,7 +47,7 @@ def test_rotated_files_go_oldest_first_with_their_exact_lines_and_a_disk_filled_
     monitor: MonitorRun, small: Path, tmp_path: Path
 ) -> None:
     monitor.start()
-    acts = Acts(compiled(tmp_path), tmp_path / "acts", "mixed", rate=9000)
+    acts = Acts(compiled(tmp_path), tmp_path / "acts", "mixed", rate=3000)
     wait_for(lambda: monitor.output.count("was removed (") >= 3, what=f"space is made: {monitor.output}")
     about = os.statvfs(small)
     assert about.f_bavail / about.f_blocks > MIN_FREE / 200, "the disk stays usable"
