@@ -21,7 +21,7 @@ from tests.bench.load import LOAD_NAME, NICE, ROOT, Load, LoadRun
 from tests.bench.tracers import MONITOR_CPU, STOP_SECONDS, Step, cpu_time
 
 CALLS = {"openat": "file_open", "read": "file_read", "write": "file_write", "close": "file_close"}
-_START_SECONDS, _DRAIN_SECONDS = 60, 3
+_START_SECONDS, _DRAIN_SECONDS, _END_SECONDS = 60, 3, 20
 # They need tracefs, which a bare machine has not mounted; in a mount namespace of its own nothing of that stays.
 _MOUNTED = (
     "mount --make-rprivate / && "
@@ -79,7 +79,9 @@ class Peer:
                 time.sleep(0.02)
             after = cpu_time(process.pid)
             process.send_signal(signal.SIGINT)
-            process.wait(STOP_SECONDS)
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Absent(f"{self.name} did not end within {_END_SECONDS} s of SIGINT") from None
         finally:
             if process.poll() is None:
                 process.kill()
