@@ -37,7 +37,7 @@ class Plan:
     steps: int
     rounds: int
     long_s: float
-    """the run at LONG_RATE, or at what the disk takes"""
+    """the run at half the compressed rate, or at what the disk takes"""
     cost_s: float
     cost_runs: int
     idle_s: float
