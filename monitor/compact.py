@@ -6,6 +6,7 @@ Owns what a person sees of an event; never decides which events are shown and ne
 from __future__ import annotations
 
 import datetime
+import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -14,10 +15,13 @@ from typing import Any
 
 import orjson
 
+from monitor import parts
+
 Part = Mapping[str, Any]
 
 _EVENT, _OUTCOME, _PID, _NAME, _USER = 15, 6, 7, 15, 8
 _LEAST_OBJECT = 16
+_SECOND = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _NO_TIME = "--:--:--.---"
 _TRANSFERS = frozenset({"file_read", "file_write", "socket_send", "socket_receive"})
 _RESET = "\x1b[0m"
@@ -77,6 +81,8 @@ def _taken(text: str, columns: int) -> str:
 @lru_cache(maxsize=4096)
 def _local(second: str) -> tuple[str, str]:
     """(date, time) in local time of an RFC 3339 second in UTC, without its zone. Raises ValueError."""
+    if not _SECOND.fullmatch(second):
+        raise ValueError(second)
     moment = datetime.datetime.fromisoformat(second).replace(tzinfo=datetime.UTC).astimezone()
     return moment.strftime("%A %Y-%m-%d"), moment.strftime("%H:%M:%S")
 
@@ -97,12 +103,23 @@ class Compact:
     def __init__(self, *, columns: int | None = None, colour: bool = False) -> None:
         self._columns = columns
         self._colour = colour
-        self._day = datetime.datetime.now().astimezone().strftime("%A %Y-%m-%d")
+        self.day = datetime.datetime.now().astimezone().strftime("%A %Y-%m-%d")
+        """the day that was named last: today's need not be"""
 
-    def raw(self, line: bytes) -> str:
-        """The text for one line of the log, ending in a newline, as `document` gives it."""
-        if (parts := _in_parts(line)) is not None:
-            return self._row(*parts)
+    def afresh(self) -> Compact:
+        """The same rendering, for which no day is named yet."""
+        other = Compact(columns=self._columns, colour=self._colour)
+        other.day = ""
+        return other
+
+    def heading(self, day: str) -> str:
+        """The line before the first event of a day."""
+        return self.notice(day)
+
+    def raw(self, line: bytes, read: parts.Line | None = None) -> str:
+        """The text for one line of the log, ending in a newline, as `document` gives it. `read`: the line, if that is known."""
+        if (read := read or parts.read(line)) is not None:
+            return self._row(*_when(read.timestamp), read.document, _actor(read.actor))
         try:
             found = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -113,21 +130,22 @@ class Compact:
 
     def document(self, document: Part) -> str:
         """The text for one document, ending in a newline. Where another day begins, a line before it names the day."""
-        return self._row(_text(document.get("@timestamp")), document, _who(document))
+        return self._row(*_when(_text(document.get("@timestamp"))), document, _who(document))
 
-    def _row(self, timestamp: str, document: Part, who: str) -> str:
-        day, time = self._when(timestamp)
+    def _row(self, day: str, time: str, document: Part, who: str) -> str:
         head = ""
-        if day and day != self._day:
-            self._day = day
-            head = self._paint(_DIM, f"-- {day} --") + "\n"
+        if day and day != self.day:
+            self.day = day
+            head = self.heading(day)
         ebpf = part(document, "ebpf")
         event = _text(ebpf.get("event")) or "?"
         if event == "monitor_loss":
             return head + self._alarm(f"{time}  {event:<{_EVENT}} {_lost(part(ebpf, 'loss'))}") + "\n"
         outcome = _text(part(document, "error").get("code")) if "error" in document else ""
         outcome = outcome or ("ok" if "outcome" in part(document, "event") else "-")
-        thing, more = _object(event, document, ebpf)
+        thing, more = _teller(event)(document, ebpf)
+        if ebpf.get("claimed") is True and "error" not in document:
+            more = f"{more} (claimed)".lstrip()
         left = f"{time}  {event.ljust(_EVENT)} {outcome.ljust(_OUTCOME)} {who} "
         if self._columns is not None:
             thing, more = self._fitted(self._columns - width(left), thing, more)
@@ -150,16 +168,6 @@ class Compact:
         left = room - gap - width(thing)
         return thing, cut(more, left) if left > 0 else ""
 
-    def _when(self, timestamp: str) -> tuple[str, str]:
-        try:
-            day, time = _local(timestamp[:19])
-        except ValueError:
-            return "", _NO_TIME
-        fraction = timestamp[20:23] if timestamp[19:20] == "." else ""
-        if len(fraction) == 3 and fraction.isdigit():
-            return day, f"{time}.{fraction}"
-        return day, f"{time}.{fraction:<03}" if not fraction or fraction.isdigit() else f"{time}.000"
-
     def _paint(self, style: str, text: str) -> str:
         return f"{style}{text}{_RESET}" if self._colour else text
 
@@ -171,51 +179,19 @@ class Compact:
         return self._paint(_DIM, f"-- {text} --") + "\n"
 
 
-# Of a million lines most differ in little: the host is one, a process makes many. So a line is read in three parts, and what of
-# the first and last was seen before is not read again. Each part is whole by itself, or the line is read as one.
-_STAMP, _STAMP_END = b'{"@timestamp":"', len(b'{"@timestamp":"2026-11-22T16:52:01.123456789')
-
-
-def _in_parts(line: bytes) -> tuple[str, Part, str] | None:
-    """(time, the rest of the document, who did it) of a line as the monitor writes it; None: it has another form."""
-    event = line.find(b',"event":{')
-    actor = line.find(b',"process":{', event)
-    if not 0 < event < actor or not _is_stamped(line) or not _is_object(line[_STAMP_END + 3 : event]):
-        return None
-    known = _actor(line[actor + 1 :])
-    if known is None:
-        return None
+def _when(timestamp: str) -> tuple[str, str]:
+    """(date, time to the millisecond) of a document's time, ("", dashes) if it is none."""
     try:
-        found = orjson.loads(b"{" + line[event + 1 : actor] + b"}")
-    except orjson.JSONDecodeError:
-        return None
-    found.update(known[0])
-    return line[len(_STAMP) : _STAMP_END].decode(), found, known[1]
-
-
-def _is_stamped(line: bytes) -> bool:
-    end = line[_STAMP_END : _STAMP_END + 3]
-    return line.startswith(_STAMP) and end == b'Z",' and b'"' not in line[len(_STAMP) : _STAMP_END]
-
-
-@lru_cache(maxsize=64)
-def _is_object(members: bytes) -> bool:
-    """Do these bytes, in braces, make an object?"""
-    try:
-        orjson.loads(b"{" + members + b"}")
-    except orjson.JSONDecodeError:
-        return False
-    return True
+        day, time = _local(timestamp[:19])
+    except ValueError:
+        return "", _NO_TIME
+    fraction = timestamp[20:23] if timestamp[19:20] == "." else ""
+    return day, f"{time}.{fraction:<03}" if not fraction or fraction.isdecimal() else f"{time}.000"
 
 
 @lru_cache(maxsize=4096)
-def _actor(members: bytes) -> tuple[Part, str] | None:
-    """The sections at the end of a line, from `process` on to the closing brace, and who that is."""
-    try:
-        found = orjson.loads(b"{" + members)
-    except orjson.JSONDecodeError:
-        return None
-    return found, _who(found)
+def _actor(members: bytes) -> str:
+    return _who(parts.sections(members) or {})
 
 
 def _who(document: Part) -> str:
@@ -232,15 +208,15 @@ def _padded(text: str, columns: int) -> str:
 # ---- what each kind of event is about --------------------------------------------------------------------------------
 
 
-def _object(event: str, document: Part, ebpf: Part) -> tuple[str, str]:
-    """(object, details) of an event."""
-    tell = _TOLD.get(event)
-    if tell is None:
-        tell = _socket if event.startswith("socket_") else _monitor if event.startswith("monitor_") else _file
-    thing, more = tell(document, ebpf)
-    if ebpf.get("claimed") is True and "error" not in document:
-        more = f"{more} (claimed)".lstrip()
-    return thing, more
+Teller = Callable[[Part, Part], tuple[str, str]]
+"""Of a document and its section `ebpf`: (object, details)."""
+
+
+@lru_cache(maxsize=256)
+def _teller(event: str) -> Teller:
+    if event in _TOLD:
+        return _TOLD[event]
+    return _socket if event.startswith("socket_") else _monitor if event.startswith("monitor_") else _file
 
 
 def _file(document: Part, ebpf: Part) -> tuple[str, str]:
@@ -249,7 +225,8 @@ def _file(document: Part, ebpf: Part) -> tuple[str, str]:
         details += [f"{name} {_text(value)}" for name, value in part(ebpf, "requested").items()]
     if "xattr" in ebpf and (attribute := part(ebpf, "xattr").get("name")):
         details.append(_text(attribute))
-    return _text(part(document, "file").get("path")), ", ".join(details) if details else _text(ebpf.get("flags"))
+    path = _text(part(document, "file").get("path")) or (f"descriptor {_text(ebpf['fd'])}" if "fd" in ebpf else "")
+    return path, ", ".join(details) if details else _text(ebpf.get("flags"))
 
 
 def _symlink(document: Part, _: Part) -> tuple[str, str]:
@@ -296,7 +273,7 @@ def _amounts(ebpf: Part) -> list[str]:
             found.append(f"{word} {_text(part(ebpf, name).get('bytes'))} B in {_text(count)}")
     if "close" in ebpf and (reason := part(ebpf, "close").get("reason")) not in (None, "close"):
         found.append(f"by {_text(reason)}")
-    if ebpf.get("event") in _TRANSFERS and isinstance(ret := ebpf.get("ret"), int) and ret >= 0:
+    if _text(ebpf.get("event")) in _TRANSFERS and isinstance(ret := ebpf.get("ret"), int) and ret >= 0:
         found.append(f"{ret} B")
     return found
 
@@ -359,7 +336,7 @@ def _monitor(_: Part, ebpf: Part) -> tuple[str, str]:
     return _text(notice) or _text(", ".join(sorted(map(str, part(ebpf, "config"))))), ""
 
 
-_TOLD: dict[str, Callable[[Part, Part], tuple[str, str]]] = {
+_TOLD: dict[str, Teller] = {
     "file_rename": _renamed, "file_link": _renamed, "file_symlink": _symlink,
     "process_fork": _fork, "process_exec": _exec, "process_found": _exec,
     "process_exit": _exit,

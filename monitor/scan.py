@@ -9,22 +9,59 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from monitor.frames import Unreadable, view
+from monitor.frames import Unreadable, View, view
 from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, ReaderError, Stream, files, open_regular, same_file
 from monitor.reader import MAX_LINE_BYTES
 
 Needles = tuple[bytes, ...]
 _ATTEMPTS = 100
+_LOOK_BYTES = 1 << 13
+
+
+class Piece(NamedTuple):
+    """Whole lines of a file, from `begin` up to `end` (None: to the file's end), in uncompressed bytes."""
+
+    file: LogFile
+    begin: int = 0
+    end: int | None = None
+
+
+def pieces(file: LogFile, size: int) -> list[Piece]:
+    """A file in pieces of about `size` bytes; as one where it cannot be cut: if others compressed it, or it is not to be read."""
+    if file.compression or file.unreadable or file.size < 2 * size:
+        return [Piece(file)]
+    try:
+        descriptor, found = _open(file)
+        try:
+            places = [0] if found.compression else list(_line_starts(view(descriptor, found.framed), size))
+        finally:
+            os.close(descriptor)
+    except (OSError, Unreadable):
+        return [Piece(file)]  # its scan meets the same error and tells it
+    return [Piece(file, begin, end) for begin, end in zip(places, [*places[1:], None], strict=True)]
+
+
+def _line_starts(plain: View, size: int) -> Iterator[int]:
+    """0, and the start of the first line behind each `size` bytes."""
+    end, at = plain.size(), 0
+    while at < end:
+        yield at
+        at += size
+        while at < end and not (newline := plain.pread(_LOOK_BYTES, at).find(b"\n") + 1):
+            at += _LOOK_BYTES
+        at += newline if at < end else 0
 
 
 @dataclass
 class Scan:
-    """Reads one file's lines, from `offset` on; `end` is where its last whole line ended, in uncompressed bytes."""
+    """Reads one file's lines, from `offset` up to `until`; `end` is where its last whole line ended, in uncompressed bytes."""
 
     file: LogFile
     on_problem: Callable[[Problem], None]
     offset: int = 0
+    until: int | None = None
     end: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,10 +72,12 @@ class Scan:
         carry, skipping = b"", False
         try:
             descriptor, file = _open(self.file)
-            left = view(descriptor, file.framed).size() - self.offset if not file.compression else 1 << 62
+            left = view(descriptor, file.framed).size() if not file.compression else 1 << 62
+            left = min(left, left if self.until is None else self.until) - self.offset
             with Stream(descriptor, file.compression, file.framed) as stream:
                 stream.skip(self.offset)
                 while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
+                    block = block[:left]  # what was compressed comes in other sizes
                     left -= len(block)
                     cut = block.rfind(b"\n") + 1
                     if skipping and cut:  # the rest of a line that was too long

@@ -15,19 +15,21 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from monitor import events, reader
+from monitor import events, parts, reader
 from monitor.clock import rfc3339
 from monitor.compact import part
 from monitor.config_file import nearest
 from monitor.frames import Unreadable, view
 from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, files, line_identity, tail_offset
-from monitor.scan import Needles, Scan
+from monitor.scan import Needles, Piece, Scan, pieces
 
 FAMILIES = tuple(dict.fromkeys(name.split("_", 1)[0] for name in events.EVENT))
 _STAMP = b'{"@timestamp":"'
 _STAMP_END = len(_STAMP) + 30  # RFC 3339 in UTC with nine decimals has one length: bytes compare as times do
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 GLOB = re.compile(r"\[[!\]]?[^\]]*\]|[*?]")
+_NAME = b'"name":"'
+_IN_STRING = rb'[^"\\]*(?:\\.[^"\\]*)*'
 
 
 class FilterError(ValueError):
@@ -35,10 +37,10 @@ class FilterError(ValueError):
 
 
 class Found(NamedTuple):
-    """A line that matched: its bytes without newline, and its document where the filter had to parse it."""
+    """A line that matched: its bytes without newline, and what was read of it, if anything was."""
 
     raw: bytes
-    document: dict[str, Any] | None
+    line: parts.Line | None
 
 
 def event_names(words: Sequence[str]) -> tuple[str, ...]:
@@ -60,14 +62,27 @@ def _quoted(text: str) -> bytes:
     return orjson.dumps(text)[1:-1]
 
 
-def _literal(pattern: str) -> bytes:
-    """The longest part of a glob that every match contains, as bytes of the line; b"" if there is none."""
-    parts = GLOB.split(pattern)
-    texts = [_quoted(one) for one in parts]
+def _literal(pattern: str, begin: bytes = b'"') -> bytes:
+    """The longest part of a glob that every match contains, as bytes of the line, or b"". `begin`: what is before a match."""
+    texts = [_quoted(one) for one in GLOB.split(pattern)]
     texts[0] = b'"' + texts[0]
     texts[-1] = texts[-1] + b'"'
     longest = max(texts, key=len)
-    return longest if len(longest) > 1 else b""
+    if len(longest) == 1:
+        return b""
+    return begin + longest[1:] if longest is texts[0] else longest
+
+
+def _shape(begin: bytes, patterns: Sequence[str]) -> re.Pattern[bytes]:
+    """What the bytes of a line contain in which a JSON string matches one of the globs: their fixed parts, in one string."""
+    globs = (begin + _IN_STRING.join(re.escape(_quoted(one)) for one in GLOB.split(pattern)) + b'"' for pattern in patterns)
+    return re.compile(b"|".join(globs))
+
+
+def _is_narrow(patterns: Sequence[str]) -> bool:
+    """Whether the shape says more than the longest part; one that begins with a wildcard is looked for at every string."""
+    begins = [match.start() for pattern in patterns if (match := GLOB.search(pattern))]
+    return bool(begins) and all(begins)
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,8 @@ class Filter:
     _tests: tuple[Callable[[dict[str, Any]], bool], ...] = field(init=False, compare=False)
     _sure: tuple[bytes, ...] = field(init=False, compare=False)
     """a line with one of them is wanted: it need not be read as a document"""
+    _shapes: tuple[re.Pattern[bytes], ...] = field(init=False, compare=False)
+    """every wanted line has them: most lines need not be read as documents"""
     _since: bytes = field(init=False, compare=False)
     _until: bytes = field(init=False, compare=False)
 
@@ -104,6 +121,8 @@ class Filter:
         put(self, "needles", tuple(group for group in groups if group and all(group)))
         put(self, "_tests", tuple(self._conditions()))
         put(self, "_sure", tuple(self._events(b'"ebpf":{"event":"')) if len(self._tests) == 1 else ())
+        globs = ((b'"', self.paths), (_NAME, self.names))
+        put(self, "_shapes", tuple(_shape(begin, some) for begin, some in globs if _is_narrow(some)))
         put(self, "_since", b"" if self.since_ns is None else rfc3339(self.since_ns).encode())
         put(self, "_until", b"\xff" if self.until_ns is None else rfc3339(self.until_ns).encode())
 
@@ -112,7 +131,7 @@ class Filter:
         yield tuple(b'"pid":%d' % pid for pid in self.pids)
         yield tuple(b'"container":{"id":"' + _quoted(one) for one in self.containers)
         yield tuple(_literal(pattern) for pattern in self.paths)
-        yield tuple(_literal(pattern) for pattern in self.names)
+        yield tuple(_literal(pattern, _NAME) for pattern in self.names)
         yield tuple(_user_needle(one) for one in self.users)
         yield tuple(self._events(b'"event":"'))
         if self.failed:
@@ -155,10 +174,14 @@ class Filter:
         for one in self._sure:
             if one in raw:
                 return Found(raw, None)
-        document = orjson.loads(raw)
+        for shape in self._shapes:
+            if not shape.search(raw):
+                return None
+        line = parts.read(raw)
+        document = orjson.loads(raw) if line is None else line.document
         if not isinstance(document, dict):
             raise ValueError("not a JSON object")
-        return Found(raw, document) if all(test(document) for test in self._tests) else None
+        return Found(raw, line) if all(test(document) for test in self._tests) else None
 
     def has_needles(self, raw: bytes) -> bool:
         """Whether a line may match, by its bytes alone."""
@@ -247,10 +270,13 @@ class Search:
             if found is not None:
                 yield found
 
-    def all(self) -> Iterator[Found]:
-        """Every match in what the log holds now, oldest first. Raises ReaderError."""
-        for file in self._chosen()[0]:
-            yield from self._matching(Scan(file, self.on_problem))
+    def pieces(self, size: int) -> list[Piece]:
+        """What the log holds now and may match, oldest first, in pieces of about `size` bytes. Raises ReaderError."""
+        return [piece for file in self._chosen()[0] for piece in pieces(file, size)]
+
+    def of(self, piece: Piece) -> Iterator[Found]:
+        """Every match in a piece."""
+        return self._matching(Scan(piece.file, self.on_problem, piece.begin, piece.end))
 
     def last(self, count: int) -> tuple[list[Found], tuple[LogFile, int] | None]:
         """The last `count` matches, oldest first, and the place where `follow` goes on (None: nothing is there yet).

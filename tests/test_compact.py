@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor import compact
+from monitor import compact, parts
 from monitor.compact import Compact, cut, neutral, width
 from tests import loglines
 
@@ -90,7 +90,7 @@ def test_a_line_read_in_parts_is_shown_as_the_line_read_as_one(path: Path) -> No
 
 def test_a_line_that_lacks_a_byte_is_no_document_whichever_byte_it_is() -> None:
     line = loglines.line(2, ret=-13, path='/tmp/,"process":{"pid":4}').rstrip(b"\n")
-    assert compact._in_parts(line) is not None
+    assert parts.read(line) is not None
     for at in range(len(line)):
         for broken in (
             line[:at] + line[at + 1 :],

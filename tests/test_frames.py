@@ -268,7 +268,7 @@ def test_it_is_searched_followed_and_verified_like_plain_lines(directory: Path) 
         log.append(b"".join(lines[at : at + 20]), at + 20)
     problems: list[Problem] = []
     search = Search(directory, Filter(paths=("/etc/1?7",)), problems.append)
-    assert [found.raw + b"\n" for found in search.all()] == [lines[n - 1] for n in range(107, 198, 10)]
+    assert [found.raw + b"\n" for piece in search.pieces(4096) for found in search.of(piece)] == [lines[n - 1] for n in range(107, 198, 10)]
     taken, where = Search(directory, Filter(), problems.append).last(3)
     assert [found.raw + b"\n" for found in taken] == lines[-3:]
     stop = threading.Event()

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "questions": (
         *("coverage", "doctor", "generate", "metrics", "replay", "search", "status", "verify"),
         *("cluster", "indexed", "verify_index", "provision", "dashboards", "kibana", "rules"),  # what Elasticsearch and Kibana are given
-        *("compact", "display", "timewords"),  # how a question is put, and the answer shown
+        *("compact", "display", "timewords", "answers", "parts"),  # how a question is put, and the answer shown
     ),
     # between kernel and log, and the log itself
     "stages": (

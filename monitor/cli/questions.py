@@ -8,7 +8,7 @@ import errno
 import functools
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,16 +241,21 @@ def _problem(problems: list[str], problem: Problem) -> None:
 
 def _stream(found: Iterable[Found], form: str, *, at_once: bool = False) -> None:
     """Writes matches to standard output as they come. Raises BrokenPipeError when its reader is gone."""
+    lines = renderer()
+
+    def texts() -> Iterator[bytes]:
+        for raw, read in found:
+            yield raw + b"\n" if form == "json" else lines.raw(raw, read).encode("utf-8", "backslashreplace")
+
+    _write(texts(), at_once=at_once)
+
+
+def _write(texts: Iterable[bytes], *, at_once: bool = False) -> None:
     if sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
     output = sys.stdout.buffer
-    lines = renderer()
-    for raw, document in found:
-        if form == "json":
-            output.write(raw + b"\n")
-        else:
-            text = lines.raw(raw) if document is None else lines.document(document)
-            output.write(text.encode("utf-8", "backslashreplace"))
+    for text in texts:
+        output.write(text)
         if at_once:
             output.flush()
     output.flush()
@@ -279,7 +284,9 @@ def search(asked: Search, form: str) -> int:
       ebpf-monitor search -n sshd --event socket -o json | jq .destination
       ebpf-monitor search --elasticsearch --credentials reader.env --host web2 --path /etc/passwd
     """
-    _stream(asked.all(), form)
+    from monitor.answers import Answers
+
+    _write(Answers(asked, None if form == "json" else renderer()).all())
     return EXIT_OK
 
 

@@ -36,12 +36,13 @@ def test_the_table_says_what_was_measured() -> None:
     found = {
         "seen": {"work": {"full": seen, "standard": Seen(seconds=2.0)}},
         "rules": {"work": {"proc": 3}},
-        "costs": dict.fromkeys(ACTS, Cost(1.0, 2.0, 1.0, 3.0)),
+        "costs": dict.fromkeys(ACTS, Cost(900.0, 1000.0, (-2000.0, 3000.0), 2.0, 1.0, 3.0)),
     }
     page = workloads.page(found, load.machine())
     assert "| work | full | 10 | 100% | 20.00 | 2,000,000 | 5.0 | 864.00 |" in page
     assert "| work | standard | 0 | 0% | 0.00 | - | 0.0 | 0.00 |" in page
     assert "| work | 0 | 0 | 0 | 3 |" in page
+    assert "| file_read | file_read | 900 | 1,000 (-2,000 to 3,000) | 2.0 | 3 |" in page
 
 
 def test_coverage_is_counted_from_its_page() -> None:
@@ -58,3 +59,4 @@ def test_a_short_run_measures_everything(tmp_path: Path) -> None:
     assert found["costs"].keys() == ACTS.keys()
     for name, cost in found["costs"].items():
         assert cost.events > 0, f"{name}: others may fill the rings meanwhile, but not all the time"
+    assert found["costs"]["process_exec"].programs_ns > 1000  # three events, a path and the arguments

@@ -7,6 +7,7 @@ on the machine do not matter; of the idle host everything is.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 import orjson
 
 from monitor import events
+from monitor.kernel import bpf
 from tests.bench import compare, load, peers, tracers
 from tests.bench.load import ROOT, check
 
@@ -136,63 +138,102 @@ def rules() -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one cycle of an act: ns added, us of the monitor's CPU, its events and their bytes."""
+    """Of one cycle of an act: ns in our programs by the kernel's own statistics, ns of CPU added (the median of the passes, and the least and the
+    most), us of the monitor's CPU, its events and their bytes."""
 
+    programs_ns: float
     added_ns: float
+    added_range: tuple[float, float]
     monitor_us: float
     events: float
     bytes: float
 
 
-def costs(directory: Path, count_of: int, rounds: int) -> dict[str, Cost]:
-    """What each act costs, traced (profile trace: nothing folds) over untraced. An exec or fork is done a tenth as often."""
-    program, place = directory / "acts", directory / "acts.d"
-    place.mkdir(exist_ok=True)
-    subprocess.run(["gcc", "-O1", "-static", "-w", "-o", program, Path(__file__).with_name("acts.c")], check=True)
+class Acts:
+    """The program that does acts, on a CPU of its own; an exec or a fork is done a tenth as often."""
 
-    def times(name: str) -> int:
-        return count_of // 10 if name in ("process_fork", "process_exec") else count_of
+    def __init__(self, directory: Path, count_of: int) -> None:
+        self.program, self.place, self._count = directory / "acts", directory / "acts.d", count_of
+        self.place.mkdir(exist_ok=True)
+        source = Path(__file__).with_name("acts.c")
+        subprocess.run(["gcc", "-O1", "-static", "-w", "-o", self.program, source], check=True)
 
-    def once(name: str) -> tuple[float, int]:
-        words = ["taskset", "-c", str(load.LOAD_CPU), str(program), name, str(times(name)), str(place)]
+    def times(self, name: str) -> int:
+        return self._count // 10 if name in ("process_fork", "process_exec") else self._count
+
+    def once(self, name: str, times: int) -> tuple[float, int]:
+        """(ns of CPU for one cycle, process id)."""
+        words = ["taskset", "-c", str(load.LOAD_CPU), str(self.program), name, str(times), str(self.place)]
         child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         output, _ = child.communicate()
         check(child.returncode == 0, f"acts {name}: status {child.returncode}")
         return float(output), child.pid
 
-    def untraced() -> dict[str, float]:
-        return {name: min(once(name)[0] for _ in range(rounds)) for name in ACTS}
+    def best(self, rounds: int) -> dict[str, float]:
+        return {name: min(self.once(name, self.times(name))[0] for _ in range(rounds)) for name in ACTS}
 
-    before, traced, seen, cpu, problems = untraced(), dict[str, float](), dict[str, Seen](), dict[str, float](), list[str]()
-    with tracers.running(directory / "cost-monitor", "trace", problems) as monitor:
+
+def _in_programs(monitor: tracers.Monitor, acts: Acts) -> dict[str, float]:
+    """ns in all our programs for one cycle of each act: of many cycles less that of few, so that the process around them does not count."""
+    found, stats = dict[str, float](), bpf.enable_stats()
+    programs = [bpf.obj_get(path) for path in monitor.pins.glob("*/prog_*")]
+
+    def spent(name: str, times: int) -> int:
+        before = sum(bpf.prog_info(one).run_time_ns or 0 for one in programs)
+        acts.once(name, times)
+        return sum(bpf.prog_info(one).run_time_ns or 0 for one in programs) - before
+
+    try:
         for name in ACTS:
-            monitor.read_log(monitor.take_log(), None)
-            used, best, pids = tracers.cpu_time(monitor.pid).exact, [], []
-            for _ in range(rounds):
-                took, pid = once(name)
-                best.append(took)
-                pids.append(pid)
-            _settle(monitor)
-            cpu[name], traced[name] = tracers.cpu_time(monitor.pid).exact - used, min(best)
-            taken = monitor.take_log()
-            lines = taken.read_bytes().splitlines(keepends=True)
-            everything, seen[name] = count(lines, None), Seen()
-            for pid in pids:
-                mine = count(lines, pid)
-                seen[name].lines += mine.lines
-                seen[name].bytes += mine.bytes
-            monitor.read_log(taken, None)
-            cpu[name] *= seen[name].lines.total() / everything.lines.total()  # others' events took their share
-    after = untraced()
+            many, few = acts.times(name), acts.times(name) // 10
+            found[name] = (spent(name, many) - spent(name, few)) / (many - few)
+    finally:
+        for descriptor in (stats, *programs):
+            os.close(descriptor)
+    return found
+
+
+def _of_act(monitor: tracers.Monitor, acts: Acts, name: str, rounds: int) -> tuple[float, float, Seen]:
+    """(best ns of CPU of one cycle, seconds of the monitor's CPU for all, what was logged of all)."""
+    monitor.read_log(monitor.take_log(), None)
+    used = tracers.cpu_time(monitor.pid).exact
+    runs = [acts.once(name, acts.times(name)) for _ in range(rounds)]
+    _settle(monitor)
+    used = tracers.cpu_time(monitor.pid).exact - used
+    taken, seen = monitor.take_log(), Seen()
+    lines = taken.read_bytes().splitlines(keepends=True)
+    for _, pid in runs:
+        mine = count(lines, pid)
+        seen.lines += mine.lines
+        seen.bytes += mine.bytes
+    monitor.read_log(taken, None)
+    used *= seen.lines.total() / count(lines, None).lines.total()  # others' events took their share
+    return min(took for took, _ in runs), used, seen
+
+
+def costs(directory: Path, count_of: int, rounds: int, passes: int) -> dict[str, Cost]:
+    """What each act costs, traced (profile trace: nothing folds) and untraced by turns."""
+    acts, problems, inside = Acts(directory, count_of), list[str](), dict[str, list[float]]()
+    untraced, traced = [acts.best(rounds)], list[dict[str, tuple[float, float, Seen]]]()
+    for _ in range(passes):
+        with tracers.running(directory / "cost-monitor", "trace", problems) as monitor:
+            traced.append({name: _of_act(monitor, acts, name, rounds) for name in ACTS})
+            for name, ns in _in_programs(monitor, acts).items():
+                inside.setdefault(name, []).append(ns)
+        untraced.append(acts.best(rounds))
     check(not problems, "; ".join(problems))
     found = {}
     for name in ACTS:
-        cycles = times(name) * rounds
+        around = zip(traced, untraced, untraced[1:], strict=False)
+        added = [here[name][0] - (before[name] + after[name]) / 2 for here, before, after in around]
+        cycles = acts.times(name) * rounds * passes
         found[name] = Cost(
-            traced[name] - (before[name] + after[name]) / 2,
-            cpu[name] / cycles * 1e6,
-            seen[name].lines.total() / cycles,
-            seen[name].bytes.total() / cycles,
+            statistics.median(inside[name]),
+            statistics.median(added),
+            (min(added), max(added)),
+            sum(here[name][1] for here in traced) / cycles * 1e6,
+            sum(here[name][2].lines.total() for here in traced) / cycles,
+            sum(here[name][2].bytes.total() for here in traced) / cycles,
         )
     return found
 
@@ -220,7 +261,7 @@ def measure(directory: Path, small: bool = False, profiles: tuple[str, ...] = PR
             left[name] = {rule: value - before[rule] for rule, value in suppressed(monitor).items()}
     check(not problems, "; ".join(problems))
     print("costs", flush=True)
-    return {"seen": seen, "rules": left, "costs": costs(directory, 200 if small else 5000, 1 if small else 3)}
+    return {"seen": seen, "rules": left, "costs": costs(directory, 200, 1, 1) if small else costs(directory, 5000, 3, 5)}
 
 
 def coverage() -> dict[str, tuple[int, int]]:
@@ -269,12 +310,17 @@ def page(found: dict[str, Any], about: dict[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join(f"{left.get(rule['name'], 0):,}" for rule in RULES) + " |")
     lines += ["", "The rules:", "", *(f"* {rule}" for rule in RULES), "", "## Cost by event", ""]
     lines += [
-        "One cycle of each act, 5,000 times (fork and exec 500 times), best of three, traced (profile trace: nothing folds) minus untraced; the monitor's CPU by its events' share.", "",
-        "| act | events of a cycle | added, ns | monitor's CPU, us | bytes in the log |", "|---|---|---|---|---|",
+        "One cycle of each act (profile trace: nothing folds), 5,000 times, fork and exec 500 times. In programs: the time in all our programs by the kernel's",
+        "own statistics, which add two readings of a clock to each run. Added: the CPU time of the process and its children, best of three traced minus best of three",
+        "untraced, median of five such pairs by turns (least to most): what the kernel does around the programs is in it, and so is the machine's noise, which",
+        "is most of it where one cycle takes tens of microseconds and more. The monitor's CPU: by its events' share.", "",
+        "| act | events of a cycle | in programs, ns | added, ns | monitor's CPU, us | bytes in the log |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, cost in found["costs"].items():
+        low, high = cost.added_range
         lines.append(
-            f"| {name} | {' + '.join(ACTS[name])} | {cost.added_ns:,.0f} | {cost.monitor_us:,.1f} | {cost.bytes:,.0f} |"
+            f"| {name} | {' + '.join(ACTS[name])} | {cost.programs_ns:,.0f} | {cost.added_ns:,.0f} ({low:,.0f} to {high:,.0f}) "
+            f"| {cost.monitor_us:,.1f} | {cost.bytes:,.0f} |"
         )
     lines += ["", "## Coverage", "", "Seen, of all; each one with its reason is in [coverage.md](coverage.md).", ""]
     lines += ["| what | seen | all |", "|---|---|---|"]
