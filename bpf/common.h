@@ -52,7 +52,8 @@ static u64 (*rdonly_cast)(u64, u64) = (void *)0x7fff0001; /* the loader makes it
 #define CAST(p, id) (p)
 #endif
 /* A task that the kernel gives typed is cast all the same: at each step from a pointer that it trusts the verifier seeks, by name and
- * through all types of the kernel, whether the next one is trusted too. That took 2.2 of the 3.0 s of CPU for loading all programs. */
+ * through all types of the kernel, whether the next one is trusted too. For tasks that took 2.2 of the 3.0 s of CPU for loading all
+ * programs, and for the memory areas of map.c 1.0 of 1.9 s. */
 static inline u64 current_task(void) { return CAST(typed_task(), ID_task_struct); }
 /* low 32 bits of a typed pointer as a number: the loader patches the addition into `w = w` */
 #define LOW(d, p) { u64 low_; asm volatile("%0 = %1; %0 += 2147418114" : "=r"(low_) : "r"(p)); (d) = low_; }

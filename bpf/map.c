@@ -17,6 +17,7 @@ static inline u64 area_file(u64 at, struct arguments *in) {
     u64 it, vma, start, end; int error = vma_new(&it, typed_task(), at);
     vma = vma_next(&it);
     if (vma) {
+      vma = CAST(vma, ID_vm_area_struct);            /* see current_task() */
       LD(start, vma, OFF_vm_area_struct__vm_start); LD(end, vma, OFF_vm_area_struct__vm_end);
       if (start <= at) { LD(f, vma, OFF_vm_area_struct__vm_file); in->a[AREA] = start; in->a[AREA + 1] = end; }
     }

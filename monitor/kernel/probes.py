@@ -96,6 +96,7 @@ _REGISTERS: dict[str, tuple[dict[str, tuple[str, int]], str, int]] = {
 _OPTIONAL = (("io_ring_ctx", "flags"), ("io_ring_ctx", "sq_entries"), ("module", "name"))
 _CAST_TYPES = (
     "task_struct",
+    "vm_area_struct",
     "linux_binprm",
     "bpf_prog",
     "bpf_link",
