@@ -6,6 +6,8 @@ unexport $(filter PYTHON%,$(.VARIABLES)) VIRTUAL_ENV
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest --durations=10
 SHARED := $(PYTEST) -n auto
+# Each process that shares the tests collects them all, which takes 5 s: only where they can be (tests/conftest.py knows the folders, too).
+ROOT_TESTS := tests/kernel tests/kernels tests/elasticsearch
 # More words for pytest, e.g. make test ARGS='-k exec'
 ARGS ?=
 DEBIAN ?= bookworm trixie
@@ -28,9 +30,9 @@ test: ## install what the tests need and run all of them but test-system (needs 
 	@# Side by side what records little; alone what floods the kernel's rings, since every other monitor would record it all.
 	@# The benchmark's smoke run floods them too, but beside the tests without root nobody records that.
 	@export EBPF_MONITOR_KERNEL_TESTS=1; failed=; EBPF_MONITOR_TESTS_COMPILED="$$(mktemp -d)"; export EBPF_MONITOR_TESTS_COMPILED; trap 'rm -rf "$$EBPF_MONITOR_TESTS_COMPILED"' EXIT; \
-	$(SHARED) -m 'not root or bench' $(ARGS) || [ $$? -eq 5 ] || failed=1; \
-	$(SHARED) -m 'root and not (alone or bench or service)' $(ARGS) || [ $$? -eq 5 ] || failed=1; \
-	$(PYTEST) -m alone $(ARGS) || [ $$? -eq 5 ] || failed=1; \
+	$(SHARED) -m 'not root or bench' $(or $(ARGS),--ignore=tests/kernel) || [ $$? -eq 5 ] || failed=1; \
+	$(SHARED) -m 'root and not (alone or bench or service)' $(or $(ARGS),$(ROOT_TESTS)) || [ $$? -eq 5 ] || failed=1; \
+	$(PYTEST) -m alone $(or $(ARGS),tests/kernel) || [ $$? -eq 5 ] || failed=1; \
 	[ -z "$$failed" ] || { \
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \
 	  $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS); }

@@ -30,6 +30,8 @@ TOGETHER = {"bench/test_ship.py": "elasticsearch", "elasticsearch": "elasticsear
             "kernel/test_quiet.py": "clock", "kernel/test_profiles.py": "clock"}  # fmt: skip
 """Files and folders whose tests go to the same one of the processes that share the tests: they share a server or a kernel's
 package, each would count what the others do, or what one does to the host's clock makes the other's files suspect."""
+ROOT_TESTS = ("kernel", "kernels", "elasticsearch", "bench", "service")
+"""Folders in which tests may need root: `make test` looks for them nowhere else."""
 SLOW = ("bench", "elasticsearch", "kernels", "kernel/test_profiles.py", "kernel/test_quiet.py", "kernel/test_refusals.py", "kernel/test_lanes.py",
         "kernel/test_startup.py", "test_search.py", "test_ahead.py")  # fmt: skip
 """Files and folders of few tests that take long: they come first, so that none of them runs last and alone."""
@@ -75,6 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(mark)
             if "kernel" in item.keywords and floods(item.path):
                 item.add_marker("alone")
+            if "root" in item.keywords and item.path.relative_to(ROOT / "tests").parts[0] not in ROOT_TESTS:
+                raise pytest.UsageError(f"{item.nodeid} needs root: make test looks for such tests only in {ROOT_TESTS}")
     items.sort(key=lambda item: not item.nodeid.startswith(tuple(f"tests/{place}" for place in SLOW)))
 
 

@@ -32,7 +32,7 @@ EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 64, 78,
 
 Command = Callable[..., int]
 
-# numpy's BLAS would start a thread for each processor, each spins a while before it sleeps (0.07 s of CPU where there are two), and
+# numpy's BLAS would start a thread for each processor, each spins a while before it sleeps (0.07 s of CPU with two), and
 # nothing is multiplied here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

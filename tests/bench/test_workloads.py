@@ -56,7 +56,7 @@ def test_a_short_run_measures_everything(tmp_path: Path) -> None:
     for name, by_profile in found["seen"].items():
         assert name == "idle host" or by_profile["full"].lines["process_exit"] >= 1
     assert found["rules"]["idle host"].keys() == {rule["name"] for rule in workloads.RULES}
-    assert found["costs"].keys() == ACTS.keys()
+    assert set(found["costs"]) == set(workloads.FEW_ACTS) < set(ACTS)
     for name, cost in found["costs"].items():
         assert cost.events > 0, f"{name}: others may fill the rings meanwhile, but not all the time"
     assert found["costs"]["process_exec"].programs_ns > 1000  # three events, a path and the arguments

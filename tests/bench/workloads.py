@@ -44,6 +44,7 @@ ACTS = {
     "socket_connect": ("socket_connect", "socket_close"),
 }  # fmt: skip
 """Act of acts.c -> the events of one cycle of it (beside those of an exec's own start)."""
+FEW_ACTS = ("file_open", "file_rename", "process_exec", "socket_connect")
 
 
 @dataclass
@@ -152,8 +153,8 @@ class Cost:
 class Acts:
     """The program that does acts, on a CPU of its own; an exec or a fork is done a tenth as often."""
 
-    def __init__(self, directory: Path, count_of: int) -> None:
-        self.program, self.place, self._count = directory / "acts", directory / "acts.d", count_of
+    def __init__(self, directory: Path, count_of: int, names: Iterable[str]) -> None:
+        self.program, self.place, self._count, self.names = directory / "acts", directory / "acts.d", count_of, tuple(names)
         self.place.mkdir(exist_ok=True)
         source = Path(__file__).with_name("acts.c")
         subprocess.run(["gcc", "-O1", "-static", "-w", "-o", self.program, source], check=True)
@@ -170,7 +171,7 @@ class Acts:
         return float(output), child.pid
 
     def best(self, rounds: int) -> dict[str, float]:
-        return {name: min(self.once(name, self.times(name))[0] for _ in range(rounds)) for name in ACTS}
+        return {name: min(self.once(name, self.times(name))[0] for _ in range(rounds)) for name in self.names}
 
 
 def _in_programs(monitor: tracers.Monitor, acts: Acts) -> dict[str, float]:
@@ -184,7 +185,7 @@ def _in_programs(monitor: tracers.Monitor, acts: Acts) -> dict[str, float]:
         return sum(bpf.prog_info(one).run_time_ns or 0 for one in programs) - before
 
     try:
-        for name in ACTS:
+        for name in acts.names:
             many, few = acts.times(name), acts.times(name) // 10
             found[name] = (spent(name, many) - spent(name, few)) / (many - few)
     finally:
@@ -211,19 +212,19 @@ def _of_act(monitor: tracers.Monitor, acts: Acts, name: str, rounds: int) -> tup
     return min(took for took, _ in runs), used, seen
 
 
-def costs(directory: Path, count_of: int, rounds: int, passes: int) -> dict[str, Cost]:
+def costs(directory: Path, count_of: int, rounds: int, passes: int, names: Iterable[str] = ACTS) -> dict[str, Cost]:
     """What each act costs, traced (profile trace: nothing folds) and untraced by turns."""
-    acts, problems, inside = Acts(directory, count_of), list[str](), dict[str, list[float]]()
+    acts, problems, inside = Acts(directory, count_of, names), list[str](), dict[str, list[float]]()
     untraced, traced = [acts.best(rounds)], list[dict[str, tuple[float, float, Seen]]]()
     for _ in range(passes):
         with tracers.running(directory / "cost-monitor", "trace", problems) as monitor:
-            traced.append({name: _of_act(monitor, acts, name, rounds) for name in ACTS})
+            traced.append({name: _of_act(monitor, acts, name, rounds) for name in acts.names})
             for name, ns in _in_programs(monitor, acts).items():
                 inside.setdefault(name, []).append(ns)
         untraced.append(acts.best(rounds))
     check(not problems, "; ".join(problems))
     found = {}
-    for name in ACTS:
+    for name in acts.names:
         around = zip(traced, untraced, untraced[1:], strict=False)
         added = [here[name][0] - (before[name] + after[name]) / 2 for here, before, after in around]
         cycles = acts.times(name) * rounds * passes
@@ -261,7 +262,7 @@ def measure(directory: Path, small: bool = False, profiles: tuple[str, ...] = PR
             left[name] = {rule: value - before[rule] for rule, value in suppressed(monitor).items()}
     check(not problems, "; ".join(problems))
     print("costs", flush=True)
-    return {"seen": seen, "rules": left, "costs": costs(directory, 200, 1, 1) if small else costs(directory, 5000, 3, 5)}
+    return {"seen": seen, "rules": left, "costs": costs(directory, 200, 1, 1, FEW_ACTS) if small else costs(directory, 5000, 3, 5)}
 
 
 def coverage() -> dict[str, tuple[int, int]]:
