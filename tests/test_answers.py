@@ -130,10 +130,8 @@ def test_a_million_lines_are_searched_in_three_seconds(tmp_path: Path) -> None:
 
     for name, conditions in {
         "pid, no hit": Filter(pids=(4242,)),
-        "failed": Filter(failed=True),
         "events": Filter(events=("file_open",)),
         "path glob": Filter(paths=("/usr/lib/*1?3",)),
-        "name or name": Filter(names=("ü", "x*")),
     }.items():
         took = [9.0]
         while min(took) >= 3 and len(took) < 4:
