@@ -98,10 +98,15 @@ class Answers:
                 with contextlib.suppress(OSError):  # not more than the system allows
                     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 1 << 20)
                 pipes.append(os.fdopen(ours, "rb", buffering=1 << 20))
-                children.append(os.fork())
-                if not children[-1]:
+                try:
+                    child = os.fork()
+                except OSError:  # no more processes: what this one owes is made here
+                    child = -1
+                if child == 0:
                     self._serve(theirs, pieces[which::count], pipes)
                 os.close(theirs)
+                if child > 0:
+                    children.append(child)
             for number, piece in enumerate(pieces):
                 yield from self._received(pipes[number % count], piece)
         finally:

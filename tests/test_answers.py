@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -80,6 +81,14 @@ def test_a_child_that_is_killed_leaves_no_gap(log: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(answers, "_PART_BYTES", 100)
     monkeypatch.setattr(Answers, "_parts", dying)
     assert b"".join(asking(log, Compact(), 20_000, 2).all()) == plain(log, Compact())
+
+
+def test_where_no_process_can_be_made_one_answers_all(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no more")
+
+    monkeypatch.setattr(os, "fork", refused)
+    assert b"".join(asking(log, Compact(), 20_000, 3).all()) == plain(log, Compact())
 
 
 def test_problems_and_lines_that_are_none_are_counted_over_all_pieces(log: Path) -> None:
