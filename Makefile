@@ -27,11 +27,13 @@ run: setup ## show events live, until Ctrl-C; the log is under ./var/ (needs roo
 test: ## install what the tests need and run all of them but test-system (needs root)
 	@[ "$$(id -u)" -eq 0 ] || { echo "make test: the tests on the real kernel need root: sudo make test (make check runs all the others)" >&2; exit 1; }
 	@scripts/setup.sh test
-	@# Side by side what records little; alone what floods the kernel's rings, since every other monitor would record it all.
+	@# Side by side what records little; two and two what has its pace; alone what floods the kernel's rings, since every other monitor
+	@# would record it all.
 	@# The benchmark's smoke run floods them too, but beside the tests without root nobody records that.
 	@export EBPF_MONITOR_KERNEL_TESTS=1; failed=; EBPF_MONITOR_TESTS_COMPILED="$$(mktemp -d)"; export EBPF_MONITOR_TESTS_COMPILED; trap 'rm -rf "$$EBPF_MONITOR_TESTS_COMPILED"' EXIT; \
 	$(SHARED) -m 'not root or bench' $(or $(ARGS),--ignore=tests/kernel) || [ $$? -eq 5 ] || failed=1; \
-	$(SHARED) -m 'root and not (alone or bench or service)' $(or $(ARGS),$(ROOT_TESTS)) || [ $$? -eq 5 ] || failed=1; \
+	$(SHARED) -m 'root and not (alone or paced or bench or service)' $(or $(ARGS),$(ROOT_TESTS)) || [ $$? -eq 5 ] || failed=1; \
+	$(PYTEST) -n 2 -m paced $(or $(ARGS),tests/kernel) || [ $$? -eq 5 ] || failed=1; \
 	$(PYTEST) -m alone $(or $(ARGS),tests/kernel) || [ $$? -eq 5 ] || failed=1; \
 	[ -z "$$failed" ] || { \
 	  echo "make test: what failed is run once more, alone: tests on the real kernel have deadlines, and other load on the machine can break them"; \

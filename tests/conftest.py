@@ -75,17 +75,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.is_relative_to(ROOT / "tests"):
             for mark in FOLDER_MARKS.get(item.path.relative_to(ROOT / "tests").parts[0], ()):
                 item.add_marker(mark)
-            if "kernel" in item.keywords and floods(item.path):
-                item.add_marker("alone")
+            if "kernel" in item.keywords and (turn := takes_turns(item.path)):
+                item.add_marker(turn)
             if "root" in item.keywords and item.path.relative_to(ROOT / "tests").parts[0] not in ROOT_TESTS:
                 raise pytest.UsageError(f"{item.nodeid} needs root: make test looks for such tests only in {ROOT_TESTS}")
     items.sort(key=lambda item: not item.nodeid.startswith(tuple(f"tests/{place}" for place in SLOW)))
 
 
 @functools.cache
-def floods(path: Path) -> bool:
-    """Whether a file's tests fill the kernel's rings: every other monitor on the machine would record it all."""
-    return "with alone():" in path.read_text()
+def takes_turns(path: Path) -> str:
+    """The mark of a file that waits for its turn: `alone` or `paced` (tests/kernel/harness.py), "" for others."""
+    text = path.read_text()
+    return next((turn for turn in ("alone", "paced") if f"with {turn}():" in text), "")
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist is not everywhere: not in the kernels that are booted

@@ -351,10 +351,10 @@ def test_make_test_and_ci_turn_no_test_off() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.split("\ntest:")[1].split("\n\n")[0]
     assert "export EBPF_MONITOR_KERNEL_TESTS=1;" in recipe
-    parts = [part.strip("'") for part in re.findall(r"\$\((?:SHARED|PYTEST)\) -m ('[^']*'|\w+)", recipe)]
+    parts = [part.strip("'") for part in re.findall(r"\$\((?:SHARED|PYTEST)\)(?: -n 2)? -m ('[^']*'|\w+)", recipe)]
     kernel = {"root", "kernel"}
-    for marks in (set(), {"packages"}, {"root", "bench"}, kernel, kernel | {"alone"}):
-        given = dict.fromkeys(("root", "bench", "alone", "service"), False) | dict.fromkeys(marks, True)
+    for marks in (set(), {"packages"}, {"root", "bench"}, kernel, kernel | {"alone"}, kernel | {"paced"}):
+        given = dict.fromkeys(("root", "bench", "alone", "paced", "service"), False) | dict.fromkeys(marks, True)
         assert [eval(part, {}, given) for part in parts].count(True) == 1, f"{marks}: not in exactly one of {parts}"  # noqa: S307 - our own Makefile's words
     system = makefile.split("\ntest-system:")[1].split("\n\n")[0]
     assert "$(PYTEST) tests/service $(ARGS)" in system

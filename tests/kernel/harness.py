@@ -171,13 +171,22 @@ def wait_for(condition: Callable[[], object], seconds: float = 90.0, what: str =
         time.sleep(0.002)
 
 
+def alone() -> contextlib.AbstractContextManager[None]:
+    """No other test of these runs on this host meanwhile: it floods the kernel's rings, or counts what others do there."""
+    return _turn(fcntl.LOCK_EX)
+
+
+def paced() -> contextlib.AbstractContextManager[None]:
+    """Others of these may run meanwhile, as they all have their pace; none that floods the kernel's rings."""
+    return _turn(fcntl.LOCK_SH)
+
+
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """No other test of these runs on this host meanwhile: their floods would be counted here."""
+def _turn(how: int) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(Path(tempfile.gettempdir()) / "ebpf-monitor-tests.lock", flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
@@ -507,5 +516,6 @@ __all__ = [
     "check_chain",
     "check_mixed",
     "compiled",
+    "paced",
     "wait_for",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, paced, wait_for
 
 RELOADS = int(os.environ.get("EBPF_MONITOR_RELOADS", "30"))
 RATE = 10_000
@@ -28,7 +28,7 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     settings = {"profile": "trace"}
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-live-{os.getpid()}", settings, runner=ONLY_OURS)
     made.prefix = ("nice", "-n", "-15")  # what other work on the machine does to it is not the question here
-    with alone():
+    with paced():
         yield made
         made.finish()
 

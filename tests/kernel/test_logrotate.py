@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.elasticsearch.fake import Fake, Request
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, paced, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("EBPF_MONITOR_LOGROTATE_SECONDS", "6"))
@@ -52,7 +52,7 @@ def index() -> Iterator[Index]:
 def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     settings = {"profile": "trace"}
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-logrotate-{os.getpid()}", settings, runner=ONLY_OURS)
-    with alone():
+    with paced():
         yield made
         made.finish()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, compiled, paced, wait_for
 
 MIN_FREE = 30
 
@@ -31,7 +31,7 @@ def monitor(tmp_path: Path, small: Path) -> Iterator[MonitorRun]:
     settings = {"profile": "trace", "events_dir": str(small / "events"), "log_min_free": MIN_FREE,
                 "rotate_bytes": 2 << 20, "rotate_keep": 1000}  # fmt: skip
     made = MonitorRun(tmp_path / "monitor", BPFFS / f"ebpf-monitor-room-{os.getpid()}", settings, runner=ONLY_OURS)
-    with alone():
+    with paced():
         yield made
         made.finish()
 

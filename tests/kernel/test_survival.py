@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, alone, check_chain, check_mixed, compiled, wait_for
+from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, paced, wait_for
 
 KILLS = int(os.environ.get("EBPF_MONITOR_KILLS", "15"))
 """How often the monitor is killed; 100 take two minutes."""
@@ -29,7 +29,7 @@ def monitor(tmp_path: Path) -> Iterator[MonitorRun]:
     made = MonitorRun(
         tmp_path / "monitor", BPFFS / f"ebpf-monitor-survival-{os.getpid()}", {"profile": "trace"}, runner=ONLY_OURS
     )
-    with alone():
+    with paced():
         yield made
         made.finish()
 
