@@ -154,6 +154,11 @@ def test_path_is_whole_where_there_is_no_terminal() -> None:
     assert path in shown(loglines.line(2, path=path))
 
 
+def test_a_file_without_a_name_is_shown_by_its_descriptor() -> None:
+    assert shown(loglines.line(2, "file_close", None, ret=0, fd=4)).endswith(" descriptor 4")
+    assert shown(loglines.line(2, "file_close", "/a", ret=0, fd=4)).endswith(" /a")
+
+
 def test_path_loses_its_middle_on_a_narrow_terminal() -> None:
     path = "/usr/share/" + "x" * 200 + "/important.conf"
     row = shown(loglines.line(2, path=path), columns=120)
