@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -98,7 +99,11 @@ class Run:
             if self.process.poll() is None
             else ""
         )
-        found = [int(pid) for pid in text.split() if b"monitor.ship.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        found = []
+        for pid in text.split():
+            with contextlib.suppress(OSError):  # it has ended since
+                if b"monitor.ship.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
         return found[0] if found else 0
 
     def status(self) -> dict[str, Any]:
