@@ -74,9 +74,13 @@ def _literal(pattern: str, begin: bytes = b'"') -> bytes:
 
 
 def _shape(begin: bytes, patterns: Sequence[str]) -> re.Pattern[bytes]:
-    """What the bytes of a line contain in which a JSON string matches one of the globs: their fixed parts, in one string."""
-    globs = (begin + _IN_STRING.join(re.escape(_quoted(one)) for one in GLOB.split(pattern)) + b'"' for pattern in patterns)
-    return re.compile(b"|".join(globs))
+    """What the bytes of a line contain in which a JSON string matches one of the globs: its first and its last part.
+
+    Not those between: names are anybody's, and with several gaps some would take a regular expression ages.
+    """
+    ends = [(fixed[0], fixed[1:][-1:]) for fixed in map(GLOB.split, patterns)]
+    globs = (_IN_STRING.join(re.escape(_quoted(one)) for one in (first, *last)) for first, last in ends)
+    return re.compile(b"|".join(begin + one + b'"' for one in globs))
 
 
 def _is_narrow(patterns: Sequence[str]) -> bool:

@@ -293,6 +293,13 @@ def test_pieces_of_a_file_are_all_its_lines_once(tmp_path: Path, size: int, comp
     assert [found.raw + b"\n" for piece in cut for found in asking.of(piece)] == lines
 
 
+def test_a_name_that_nearly_matches_many_wildcards_takes_no_ages(tmp_path: Path) -> None:
+    loglines.write(tmp_path, [line(2, path="/x" + "a" * 4000 + "b"), line(3, path="/x" + "a" * 4000)])
+    began = time.process_time()
+    assert numbers(every(asked(tmp_path, paths=("/x*a*a*a*a*a*a",)))) == [3]
+    assert time.process_time() - began < 1
+
+
 def test_lines_across_blocks_are_whole(tmp_path: Path) -> None:
     padded = [line(number, path="/" + "x" * (number * 37 % 1500)) for number in range(2, 4000)]
     loglines.write(tmp_path, padded)
