@@ -18,11 +18,16 @@ from typing import BinaryIO, NamedTuple
 from monitor.compact import Compact
 from monitor.logfiles import Problem
 from monitor.scan import Piece
-from monitor.search import Search
+from monitor.search import Found, Search
 
 PIECE_BYTES = 2 << 20  # of 8 MB, all shown, a child waits with full hands for its turn (a million lines: 8.9 s for 5.9)
 _PART_BYTES = 1 << 20
 _MOST_CHILDREN = 8
+
+
+def text(found: Found, lines: Compact | None) -> bytes:
+    """A match as text, ending in a newline: rendered by `lines`, or as the log has it (None)."""
+    return found.raw + b"\n" if lines is None else lines.raw(found.raw, found.line).encode("utf-8", "backslashreplace")
 
 
 class _Part(NamedTuple):
@@ -72,14 +77,11 @@ class Answers:
         search = replace(self.search, on_problem=problems.append, unreadable_lines=0)
         lines = self.lines.afresh() if self.lines is not None else None
         taken, size, headed = list[bytes](), 0, -1
-        for raw, read in search.of(piece):
-            if lines is None:
-                row = raw + b"\n"
-            else:
-                undated = not lines.day
-                row = lines.raw(raw, read).encode("utf-8", "backslashreplace")
-                if undated and lines.day:
-                    headed = size
+        for found in search.of(piece):
+            undated = lines is not None and not lines.day
+            row = text(found, lines)
+            if undated and lines and lines.day:
+                headed = size
             taken.append(row)
             size += len(row)
             if size >= _PART_BYTES:

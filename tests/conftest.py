@@ -33,7 +33,7 @@ package, each would count what the others do, or what one does to the host's clo
 ROOT_TESTS = ("kernel", "kernels", "elasticsearch", "bench", "service")
 """Folders in which tests may need root: `make test` looks for them nowhere else."""
 SLOW = ("bench", "elasticsearch", "kernels", "kernel/test_profiles.py", "kernel/test_quiet.py", "kernel/test_refusals.py", "kernel/test_lanes.py",
-        "kernel/test_startup.py", "test_search.py", "test_ahead.py")  # fmt: skip
+        "kernel/test_startup.py", "test_answers.py", "test_ahead.py")  # fmt: skip
 """Files and folders of few tests that take long: they come first, so that none of them runs last and alone."""
 
 # A shell's background job ignores SIGINT, and so would every program that these tests start and interrupt.

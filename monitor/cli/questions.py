@@ -8,7 +8,7 @@ import errno
 import functools
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,13 +241,10 @@ def _problem(problems: list[str], problem: Problem) -> None:
 
 def _stream(found: Iterable[Found], form: str, *, at_once: bool = False) -> None:
     """Writes matches to standard output as they come. Raises BrokenPipeError when its reader is gone."""
-    lines = renderer()
+    from monitor.answers import text
 
-    def texts() -> Iterator[bytes]:
-        for raw, read in found:
-            yield raw + b"\n" if form == "json" else lines.raw(raw, read).encode("utf-8", "backslashreplace")
-
-    _write(texts(), at_once=at_once)
+    lines = None if form == "json" else renderer()
+    _write((text(one, lines) for one in found), at_once=at_once)
 
 
 def _write(texts: Iterable[bytes], *, at_once: bool = False) -> None:
