@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.harness import BPFFS, NOTHING_ELSE, Acts, MonitorRun, alone, compiled
 
-SECONDS = float(os.environ.get("EBPF_MONITOR_IDLE_S", "4"))
+SECONDS = float(os.environ.get("EBPF_MONITOR_IDLE_S", "5"))
 BOUND = 0.01
 """of one CPU"""
 

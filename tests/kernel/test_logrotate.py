@@ -1,7 +1,7 @@
 """Real logrotate, with the package's own rule, each second while events come: each line is in exactly one file, and the shipper
 follows through compression and deletion.
 
-EBPF_MONITOR_LOGROTATE_SECONDS: how long (6; 600 is the promise, run by hand).
+EBPF_MONITOR_LOGROTATE_SECONDS: how long (8; 600 is the promise, run by hand).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tests.elasticsearch.fake import Fake, Request
 from tests.kernel.harness import BPFFS, ONLY_OURS, Acts, MonitorRun, check_chain, check_mixed, compiled, paced, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = int(os.environ.get("EBPF_MONITOR_LOGROTATE_SECONDS", "6"))
-KEPT = 2 if SECONDS < 60 else 30
+SECONDS = int(os.environ.get("EBPF_MONITOR_LOGROTATE_SECONDS", "8"))
+KEPT = 3 if SECONDS < 60 else 30
 """How many rotated files logrotate leaves: the older ones it deletes."""
 RATE = 10_000
 
