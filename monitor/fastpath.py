@@ -13,7 +13,20 @@ import numpy as np
 
 from monitor import ahead, events
 from monitor.ahead import njit
-from monitor.fasttext import clean, memcpy, put_fixed, put_flags, put_hex12, put_number, put_path, put_second, put_text
+from monitor.fasttext import (
+    cell,
+    clean,
+    copy16,
+    memcpy,
+    put_flags,
+    put_hex12,
+    put_nine,
+    put_number,
+    put_path,
+    put_second,
+    put_text,
+    word,
+)
 
 Array = Any
 """A numpy array; numba knows its type."""
@@ -27,7 +40,9 @@ OUT, SEQUENCE, LINES, CPU, LIMIT_TS, LIMIT_CPU, LIMIT_SEQ, CUT, SECOND, OFFSET, 
 STATE = 16
 # columns of the per-CPU array
 POS, HEAD, EXPECTED = range(3)
-# operations of a template
+# operations of a template: a literal and what follows it
+OPERATION = 6
+"""words of one: code, three numbers of its own, place and length of the literal before it"""
 LIT, TIME, SEQ, HEX, WORD, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME = range(15)
 # what a TABLE operation looks up
 BY_CALL, BY_ERROR, BY_WORD, BY_QUIET = range(4)
@@ -130,8 +145,9 @@ def put_time(out: Any, at: int, wall: int, S: Any, second: Any) -> int:
     if seconds != S[SECOND]:
         S[SECOND] = seconds
         put_second(second, seconds)
-    memcpy(out, at, second, 0, 20)
-    at = put_fixed(out, at + 20, wall - seconds * 1000000000, 9)
+    copy16(out, at, second, 0)
+    copy16(out, at + 16, second, 16)
+    at = put_nine(out, at + 20, wall - seconds * 1000000000)
     out[at] = 90
     return at + 1
 
@@ -140,15 +156,25 @@ def put_time(out: Any, at: int, wall: int, S: Any, second: Any) -> int:
 def table_row(R: Any, c: int, w: int, base: int, by: int, word: int) -> int:
     """The row of the table that a TABLE operation shows."""
     if by == BY_CALL:
-        word5 = R[c, w + 5]
+        word5 = cell(R, c, w + 5)
         row = (word5 & 511) + (512 if (word5 >> 16) & _KF_COMPAT else 1024 if (word5 >> 16) & _KF_URING else 0)
     elif by == BY_ERROR:
-        row = min(-R[c, w + 4], 4095)
+        row = min(-cell(R, c, w + 4), 4095)
     elif by == BY_QUIET:
-        row = 1 if R[c, w + 5] >> 16 & _KF_QUIET else 0
+        row = 1 if cell(R, c, w + 5) >> 16 & _KF_QUIET else 0
     else:
-        row = R[c, w + word]
+        row = cell(R, c, w + word)
     return base + int(row)
+
+
+@njit(nogil=True, cache=True)
+def put_literal(out: Any, at: int, lit: Any, place: int, count: int) -> int:
+    """Writes a piece of the pool; the position behind it."""
+    if count <= 16:  # most are
+        copy16(out, at, lit, place)
+    else:
+        memcpy(out, at, lit, place, count)
+    return at + count
 
 
 @njit(nogil=True, cache=True)
@@ -174,14 +200,12 @@ def write_line(
     `parts`: places and lengths of object and task, the session's and the base directory's entry.
     """
     obj, obj_len, task, task_len, session, base = parts
-    at = S[OUT]
-    for o in range(index[template, 0], index[template, 1]):
-        code, a, b = ops[o, 0], ops[o, 1], ops[o, 2]
-        if code == LIT:
-            memcpy(out, at, lit, a, b)
-            at += b
-        elif code == WORD:
-            at = put_number(out, at, R[c, w + a])
+    at = word(S, OUT)
+    for o in range(cell(index, template, 0) * OPERATION, cell(index, template, 1) * OPERATION, OPERATION):
+        code, a, b, literal, count = word(ops, o), word(ops, o + 1), word(ops, o + 2), word(ops, o + 4), word(ops, o + 5)
+        at = put_literal(out, at, lit, literal, count)
+        if code == WORD:
+            at = put_number(out, at, cell(R, c, w + a))
         elif code == TASK:
             memcpy(out, at, M8, task, task_len)
             at += task_len
@@ -189,25 +213,27 @@ def write_line(
             memcpy(out, at, M8, obj, obj_len)
             at += obj_len
         elif code == TIME:
-            at = put_time(out, at, R[c, w + 1] + S[OFFSET], S, second)
+            at = put_time(out, at, cell(R, c, w + 1) + word(S, OFFSET), S, second)
         elif code == SEQ:
-            at = put_number(out, at, S[SEQUENCE])
+            at = put_number(out, at, word(S, SEQUENCE))
         elif code == HEX:
-            at = put_hex12(out, at, S[SEQUENCE])
+            at = put_hex12(out, at, word(S, SEQUENCE))
         elif code == TABLE:
-            row = table_row(R, c, w, a, b, ops[o, 3])
-            memcpy(out, at, lit, tab[row, 0], tab[row, 1])
-            at += tab[row, 1]
+            row = table_row(R, c, w, a, b, word(ops, o + 3)) * 2
+            at = put_literal(out, at, lit, word(tab, row), word(tab, row + 1))
         elif code == FD:  # the plain encoder leaves -1 out
-            at = put_number(out, at, R[c, w + 5] >> 32) if R[c, w + 5] >= 0 else -1
+            fd = cell(R, c, w + 5)
+            at = put_number(out, at, fd >> 32) if fd >= 0 else -1
+        elif code == LIT:
+            continue
         elif code in (CPU_NUMBER, ERRNO):
-            at = put_number(out, at, c if code == CPU_NUMBER else -R[c, w + 4])
+            at = put_number(out, at, c if code == CPU_NUMBER else -cell(R, c, w + 4))
         elif code == TOTAL:
-            at = put_number(out, at, R[c, w + a] - (M[(session >> 3) + 4 + b] if session >= 0 else 0))
+            at = put_number(out, at, cell(R, c, w + a) - (word(M, (session >> 3) + 4 + b) if session >= 0 else 0))
         elif code == FLAGS:
-            at = put_flags(out, at, R[c, w + a], flags, lit)
+            at = put_flags(out, at, cell(R, c, w + a), flags, lit)
         else:
-            at = put_claim(out, at, R8, M, M8, c, w, R[c, w + 6] & 0xFFFFFFFF, base, code == PATH)
+            at = put_claim(out, at, R8, M, M8, c, w, cell(R, c, w + 6) & 0xFFFFFFFF, base, code == PATH)
         if at < 0:
             break
     return int(at)
@@ -269,7 +295,7 @@ def choose(S: Any, C: Any, R: Any, mask: int) -> Any:
     best, best_ts, next_ts, next_cpu = -1, S[CUT], S[CUT], C.shape[0]
     for c in range(C.shape[0]):
         if C[c, POS] < C[c, HEAD]:
-            ts = R[c, ((C[c, POS] & mask) >> 3) + 1]
+            ts = cell(R, c, ((C[c, POS] & mask) >> 3) + 1)
             if ts < best_ts:
                 if best >= 0:
                     next_ts, next_cpu = best_ts, best
@@ -295,39 +321,42 @@ def resolve(
 ) -> Any:
     """What a record refers to: (template variant, parts for `write_line`); variant -1: something is not known or not clean."""
     unknown = (-1, (0, 0, 0, 0, -1, -1))
-    word5, word6 = R[c, w + 5], R[c, w + 6]
+    word5, word6 = cell(R, c, w + 5), cell(R, c, w + 6)
     kf, slot, generation = word5 >> 16 & 0xFFFF, word6 & 0xFFFFFFFF, word6 >> 32 & 0xFFFFFFFF
     closes = kind in (_FILE_CLOSE, _SOCKET_CLOSE)
-    if closes and not 0 <= R[c, w + 11] < _REASONS:
+    if closes and not 0 <= cell(R, c, w + 11) < _REASONS:
         return unknown
-    owner = closes and R[c, w + 11] >= 2  # exec, exit, evict: who began the session
+    owner = closes and cell(R, c, w + 11) >= 2  # exec, exit, evict: who began the session
     variant = (
-        (FAILED if R[c, w + 4] < 0 else 0)
+        (FAILED if cell(R, c, w + 4) < 0 else 0)
         | (CREATED if kf & _KF_CREATED else 0)
         | (NO_CALL if word5 & 0xFFFF == 0xFFFF else 0)
     )
     session, base, object_at, object_len = -1, -1, 0, 0
-    task_at, task_len = task + TASK_DATA, M[(task >> 3) + 1] & 0xFFFFFFFF
+    task_at, task_len = task + TASK_DATA, word(M, (task >> 3) + 1) & 0xFFFFFFFF
     if kf & _KF_UNNAMED:
         variant |= UNNAMED | (NO_TASK if owner else 0)
     elif kf & _KF_CLAIMED:
         variant |= CLAIMED
         if kf & _KF_RELATIVE:
-            if not known_object or M[(obj >> 3) + 2] == 0:
+            if not known_object or word(M, (obj >> 3) + 2) == 0:
                 return unknown
             base = obj
     elif kf & _KF_BEGIN:
         if not known_object:
             return unknown
-        object_at, object_len = obj + FILE_DATA, M[(obj >> 3) + 1] & 0xFFFFFFFF
+        object_at, object_len = obj + FILE_DATA, word(M, (obj >> 3) + 1) & 0xFFFFFFFF
     else:
         session = sessions + slot * 1280
         sw = session >> 3
-        if slot == NOTHING or generation == 0 or M[sw] != generation or ((M[sw + 1] | M[sw + 2]) >> 32) & SLOW_ENTRY:
+        if slot == NOTHING or generation == 0 or word(M, sw) != generation:
             return unknown
-        object_at, object_len = session + SESSION_OBJECT, M[sw + 1] & 0xFFFFFFFF
+        about_object, about_task = word(M, sw + 1), word(M, sw + 2)
+        if (about_object | about_task) >> 32 & SLOW_ENTRY:
+            return unknown
+        object_at, object_len = session + SESSION_OBJECT, about_object & 0xFFFFFFFF
         if owner:
-            task_at, task_len = session + SESSION_TASK, M[sw + 2] & 0xFFFFFFFF
+            task_at, task_len = session + SESSION_TASK, about_task & 0xFFFFFFFF
     if not owner and not known_task:
         return unknown
     return variant, (object_at, object_len, task_at, task_len, session, base)
@@ -370,14 +399,14 @@ def step(
 ) -> int:
     """Handles one record: DONE when that was all, else the reason why Python must."""
     nfile, ntask, tasks, sessions = where[0], where[1], where[2], where[3]
-    word0, seq, key, word6 = R[c, w], R[c, w + 2], R[c, w + 3], R[c, w + 6]
-    kind, tid, kf = word0 & 0xFFFF, word0 >> 32 & 0xFFFFFFFF, R[c, w + 5] >> 16 & 0xFFFF
+    word0, seq, key, word6 = cell(R, c, w), cell(R, c, w + 2), cell(R, c, w + 3), cell(R, c, w + 6)
+    kind, tid, kf = word0 & 0xFFFF, word0 >> 32 & 0xFFFFFFFF, cell(R, c, w + 5) >> 16 & 0xFFFF
     obj = (c * nfile + (key & (nfile - 1))) * 512
     if kind < 16 and kind != _DEF_SESSION:
         return DONE if kind == _DEF_FILE and define_file(R, R8, M, M8, J, J8, c, w, obj) else DEFINITION
     task = tasks + (c * ntask + (tid & (ntask - 1))) * 768
-    known_task = M[task >> 3] == (tid | 1 << 32) and not (M[(task >> 3) + 1] >> 32) & SLOW_ENTRY
-    known_object = M[obj >> 3] == key and not (M[(obj >> 3) + 1] >> 32) & SLOW_ENTRY
+    known_task = word(M, task >> 3) == (tid | 1 << 32) and not (word(M, (task >> 3) + 1) >> 32) & SLOW_ENTRY
+    known_object = word(M, obj >> 3) == key and not (word(M, (obj >> 3) + 1) >> 32) & SLOW_ENTRY
     slot, generation = word6 & 0xFFFFFFFF, word6 >> 32 & 0xFFFFFFFF
     if kind == _DEF_SESSION:
         if not known_task or not known_object:
@@ -397,7 +426,7 @@ def step(
         return SLOW
     if kf & _KF_BEGIN:
         begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
-    count_event(S, C, G, c, seq, R[c, w + 1])
+    count_event(S, C, G, c, seq, cell(R, c, w + 1))
     S[OUT] = end
     return DONE
 
@@ -435,10 +464,10 @@ def run(
         S[CPU] = c
         while C[c, POS] < C[c, HEAD]:
             w = (C[c, POS] & mask) >> 3
-            ts, word0 = R[c, w + 1], R[c, w]
+            ts, word0 = cell(R, c, w + 1), cell(R, c, w)
             if ts >= S[CUT] or ts > next_ts or (ts == next_ts and next_cpu < c):
                 break
-            if behind_limit(S, c, ts, R[c, w + 2], word0 & 0xFFFF < 16):
+            if behind_limit(S, c, ts, cell(R, c, w + 2), word0 & 0xFFFF < 16):
                 return LIMIT
             if S[OUT] + LINE_ROOM > out.shape[0] or J[0] + 4096 > J8.shape[0] or S[GAPS] >= G.shape[0]:
                 return FULL

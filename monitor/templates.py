@@ -23,6 +23,7 @@ _TABLE_FORMS = {"syscall": fastpath.BY_CALL, "error": fastpath.BY_ERROR, "close_
 _ROWS = {"syscall": encode.OPERATIONS_AT + 256, "error": 4096, "close_reason": len(events.CLOSE_REASONS)}
 
 Int = npt.NDArray[np.int64]
+Operation = tuple[int, int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _Builder:
 
         return show
 
-    def template(self, kind: EventType, variant: int) -> list[tuple[int, int, int, int]]:
+    def template(self, kind: EventType, variant: int) -> list[Operation]:
         """The operations of one variant."""
         self._marks = []
         layout = events.bulk_layout(kind)
@@ -134,37 +135,37 @@ class _Builder:
                 found[name] = self._mark(fastpath.LIT, self.literal(shown), len(shown), text=True)
         return self._cut(encode.line(found))
 
-    def _cut(self, text: bytes) -> list[tuple[int, int, int, int]]:
+    def _cut(self, text: bytes) -> list[Operation]:
         text = text.replace(b"\xee\x80\x81quoted", b"\xee\x80\x82")
-        ops: list[tuple[int, int, int, int]] = []
-        at = 0
-
-        def literal(part: bytes) -> None:
-            if part:
-                ops.append((fastpath.LIT, self.literal(part), len(part), 0))
-
+        ops: list[Operation] = []
+        at, before = 0, b""
         for found in re.finditer(
             rb'\xee\x80\x80([0-9]+)\xee\x80\x82|"\xee\x80\x80([0-9]+)\xee\x80\x81"|(7000000000000\d{6})|,"@OBJECT":1\}|"@TASK":1\}|,"quiet":true',
             text,
         ):
-            literal(text[at : found.start()])
+            before += text[at : found.start()]
             at = found.end()
             number = found[1] or found[2] or (found[3] and found[3][13:])
             if number:
-                ops.append(self._marks[int(number)])
+                mark = self._marks[int(number)]
             elif found[0] == _QUIET:
-                ops.append((fastpath.TABLE, self._bases["quiet"], fastpath.BY_QUIET, 0))
+                mark = (fastpath.TABLE, self._bases["quiet"], fastpath.BY_QUIET, 0)
             elif found[0].startswith(b","):
-                ops.append((fastpath.OBJECT, 0, 0, 0))
+                mark = (fastpath.OBJECT, 0, 0, 0)
             else:
-                ops.append((fastpath.TASK, 0, 0, 0))
+                mark = (fastpath.TASK, 0, 0, 0)
                 at -= 1
-        literal(text[at:])
-        return ops
+            if mark[0] == fastpath.LIT:
+                before += self._pool[mark[1] : mark[1] + mark[2]]
+                continue
+            ops.append((*mark, self.literal(before), len(before)))
+            before = b""
+        last = before + text[at:]
+        return [*ops, (fastpath.LIT, 0, 0, 0, self.literal(last), len(last))]
 
     def build(self) -> Templates:
         """All templates."""
-        ops: list[tuple[int, int, int, int]] = []
+        ops: list[Operation] = []
         index = np.zeros((64 * fastpath.VARIANTS, 2), np.int64)
         for kind in events.EVENTS:
             if kind.lane != "bulk":
@@ -182,7 +183,7 @@ class _Builder:
         return Templates(
             np.array(ops, np.int64),
             index,
-            np.frombuffer(bytes(self._pool), np.uint8),
+            np.frombuffer(bytes(self._pool) + bytes(16), np.uint8),  # short ones are copied by 16 bytes
             np.array(self._rows, np.int64),
             np.array(rows, np.int64),
         )

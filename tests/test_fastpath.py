@@ -286,6 +286,21 @@ def test_numbers_are_decimal(value: int) -> None:
     assert out[:end].tobytes() == str(value).encode()
 
 
+@given(st.integers(0, 10**9 - 1))
+def test_fractions_have_nine_digits(value: int) -> None:
+    out = np.zeros(16, np.uint8)
+    assert fastpath.put_nine(out, 1, value) == 10
+    assert out[1:10].tobytes() == b"%09d" % value
+
+
+@pytest.mark.parametrize("power", range(19))
+def test_numbers_on_both_sides_of_each_power_of_ten_are_decimal(power: int) -> None:
+    for value in (10**power - 1, 10**power, 10**power + 1):
+        out = np.zeros(32, np.uint8)
+        end = fastpath.put_number(out, 0, value)
+        assert out[:end].tobytes() == str(value).encode()
+
+
 @given(st.integers(0, 2**48 - 1))
 def test_ids_are_twelve_hex_digits(value: int) -> None:
     out = np.zeros(16, np.uint8)

@@ -6,7 +6,6 @@ Owns the workloads and how a ratio is formed; never decides what a step is (meas
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import statistics
 import subprocess
@@ -26,8 +25,6 @@ RATIOS = {"bpftrace -f json": 7.0, "perf trace": 20.0}
 BOUNDS = {("find /", "full"): 1.3, ("compile 24 C files", "full"): 1.05, ("compile 24 C files", "standard"): 1.02}
 """of the wall time, traced over untraced"""
 FILES = 2000
-EVERYWHERE = ("taskset", "-c", f"0-{(os.cpu_count() or 1) - 1}")
-"""What people run has all CPUs, as they have: the benchmark's own process, whose children they are, keeps to one."""
 _HIDE = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -95,7 +92,7 @@ class Workload:
     def seconds(self) -> float:
         """Wall time of one run. Raises BrokenBenchmark when the program fails."""
         began = time.monotonic()
-        done = subprocess.run([*EVERYWHERE, *self.command], check=False, **_HIDE)  # type: ignore[call-overload]
+        done = subprocess.run([*tracers.EVERYWHERE, *self.command], check=False, **_HIDE)  # type: ignore[call-overload]
         elapsed = time.monotonic() - began
         check(
             done.returncode in (0, 1), f"{self.name}: status {done.returncode}"
@@ -168,7 +165,7 @@ def wall_times(directory: Path, small: bool, rounds: int, problems: list[str]) -
         base = {one.name: one.seconds() for one in programs}
         traced = {}
         for profile in ("full", "standard"):
-            with tracers.running(directory / "workload-monitor", profile, problems):
+            with tracers.running(directory / "workload-monitor", profile, problems, free=True):
                 traced[profile] = {one.name: one.seconds() for one in programs}
         again = {one.name: one.seconds() for one in programs}
         for one in programs:
@@ -199,7 +196,7 @@ def web_command(place: Path, seconds: int) -> list[str]:
 def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]) -> list[float]:
     """Requests a second of nginx under wrk, traced over untraced, one for each round. Raises peers.Absent without them."""
     place = directory / "web"
-    command = [*EVERYWHERE, *web_command(place, seconds)]
+    command = [*tracers.EVERYWHERE, *web_command(place, seconds)]
 
     def rate() -> float:
         done = subprocess.run(command, check=False, **_HIDE)  # type: ignore[call-overload]
@@ -212,7 +209,7 @@ def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]
     found = []
     for _ in range(rounds):
         before = rate()
-        with tracers.running(directory / "workload-monitor", "full", problems):
+        with tracers.running(directory / "workload-monitor", "full", problems, free=True):
             traced = rate()
         found.append(2 * traced / (before + rate()))
     return found

@@ -354,7 +354,7 @@ class Bench:
         environment = {"NUMBA_CACHE_DIR": str(cache)}
         for _ in range(self.plan.starts):
             shutil.rmtree(cache, ignore_errors=True)
-            monitor = Monitor(self.directory / "start", "full", environment, cold=True)
+            monitor = Monitor(self.directory / "start", "full", environment, cold=True, free=True)
             try:
                 first.append(monitor.start())
                 self.problems += monitor.stop()
