@@ -5,7 +5,10 @@ Owns the truth, which is the generator's counts; never starts a tracer and never
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -14,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,18 +233,24 @@ def tally(path: Path, load: LoadRun | None) -> Tally:
     return found
 
 
-def plain_blocks(descriptor: int) -> Iterator[bytes]:
-    """Whole lines of a log file, plain or compressed, by the megabyte."""
+def plain_blocks(descriptor: int, begin: int = 0, until: int = 1 << 62) -> Iterator[bytes]:
+    """The lines of a log file, plain or compressed, by the megabyte: those that begin at `begin` or behind, and before `until`."""
     there = frames.view(descriptor, frames.is_framed(descriptor))
-    at, end, carry = 0, there.size(), b""
-    while at < end and (block := there.pread(1 << 20, at)):
-        at += len(block)
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            yield carry + block[:cut]
-            carry = block[cut:]
-        else:
-            carry += block
+    at, carry, inside = begin, b"", begin > 0 and there.pread(1, begin - 1) != b"\n"
+    while block := there.pread(1 << 20, at):
+        data, at = carry + block, at + len(block)
+        if inside:  # of a line that begins before
+            cut = data.find(b"\n") + 1
+            inside, data = not cut, data[cut:] if cut else b""
+        end = data.rfind(b"\n") + 1
+        start = at - len(data)
+        if start + end > until:
+            end = data.find(b"\n", max(until - 1 - start, 0)) + 1 if start < until else 0
+            yield data[:end]
+            return
+        if end:
+            yield data[:end]
+        carry = data[end:]
 
 
 def plain_lines(descriptor: int) -> Iterator[bytes]:
@@ -249,24 +259,40 @@ def plain_lines(descriptor: int) -> Iterator[bytes]:
         yield from block.splitlines(keepends=True)
 
 
-def occurrences(path: Path, *needles: bytes) -> tuple[int, list[int]]:
-    """Lines of a finished log file, and how often each of these bytes stands in it: a file that is too long for `tally`."""
-    lines, found = 0, [0] * len(needles)
+@dataclass(frozen=True)
+class Count:
+    """Of a finished log file that is too long for `tally`: its lines, how often some bytes stand in it, what its loss documents tell."""
+
+    lines: int
+    found: list[int]
+    lost: int
+
+
+def counted(path: Path, *needles: bytes) -> Count:
+    """Counts a finished file, a part of it on each CPU."""
     with path.open("rb") as log:
-        for block in plain_blocks(log.fileno()):
+        size = frames.view(log.fileno(), frames.is_framed(log.fileno())).size()
+    cpus = os.cpu_count() or 1
+    bounds = [size * part // cpus for part in range(cpus + 1)]
+    everywhere = functools.partial(os.sched_setaffinity, 0, range(cpus))
+    with ProcessPoolExecutor(cpus, multiprocessing.get_context("fork"), everywhere) as pool:
+        parts = list(pool.map(_counted, *zip(*((path, a, b, needles) for a, b in itertools.pairwise(bounds)), strict=True)))
+    return Count(
+        sum(part.lines for part in parts),
+        [sum(column) for column in zip(*(part.found for part in parts), strict=True)],
+        sum(part.lost for part in parts),
+    )
+
+
+def _counted(path: Path, begin: int, until: int, needles: tuple[bytes, ...]) -> Count:
+    lines, found, lost = 0, [0] * len(needles), 0
+    with path.open("rb") as log:
+        for block in plain_blocks(log.fileno(), begin, until):
             lines += block.count(b"\n")
             found = [count + block.count(needle) for count, needle in zip(found, needles, strict=True)]
-    return lines, found
-
-
-def losses(path: Path) -> int:
-    """Events that a finished file's loss documents give up: of one that is too long for `tally`."""
-    found = 0
-    with path.open("rb") as log:
-        for block in plain_blocks(log.fileno()):
             if _LOSS in block:
-                found += sum(orjson.loads(line)["ebpf"]["loss"]["count"] for line in block.splitlines() if _LOSS in line)
-    return found
+                lost += sum(orjson.loads(line)["ebpf"]["loss"]["count"] for line in block.splitlines() if _LOSS in line)
+    return Count(lines, found, lost)
 
 
 def _count(found: Tally, document: dict[str, Any], pid: int, length: int) -> None:

@@ -48,12 +48,15 @@ class Plan:
     compressed_s: float
     compressed_rate: float
     stall_s: float
+    cycles: int
+    """of the mix, read again from the log"""
+    sequence_rate: float
     soak_s: float
 
 
 _SOAK = os.environ.get("EBPF_MONITOR_SOAK")
-FULL = Plan("full", 0.5, 4, 3, 15.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 60.0, 1_005_000, 1.0, float(_SOAK or 10))
-SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 0.3, 0.3, 50_000, 0.2, float(_SOAK or 0))
+FULL = Plan("full", 0.5, 4, 3, 15.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 60.0, 1_005_000, 1.0, 100_100, 175_000, float(_SOAK or 10))
+SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 0.3, 0.3, 50_000, 0.2, 1_000, 10_000, float(_SOAK or 0))
 
 COST_RATE = 200_000
 """Acts a second while recorded syscalls are timed: no ring fills, no detail is given up."""
@@ -435,9 +438,9 @@ class Bench:
         plan = self.plan
         runs = stress.Stress(
             self.directory, self.load, self.note, self.problems,
-            plan.long_s, plan.compressed_s, plan.contended_s, plan.stall_s, plan.soak_s, plan.compressed_rate,
+            plan.long_s, plan.compressed_s, plan.contended_s, plan.stall_s, plan.soak_s, plan.cycles, plan.sequence_rate, plan.compressed_rate,
         )  # fmt: skip
-        for run in (runs.steady, runs.compressed, runs.pressed, runs.soak):
+        for run in (runs.sequences, runs.steady, runs.compressed, runs.pressed, runs.soak):
             self.figures += run()
 
     # --- the report ---

@@ -18,7 +18,8 @@ from monitor import frames
 from monitor.kernel import rings
 from tests.bench import tracers
 from tests.bench.figures import Figure
-from tests.bench.load import LOAD_NAME, Load, LoadRun, check, losses, occurrences
+from tests.bench.load import LOAD_NAME, Load, LoadRun, check, counted
+from tests.bench.sequences import read_again
 from tests.bench.tracers import Monitor, Step
 
 Note = Callable[[str, Step], Step]
@@ -39,8 +40,25 @@ class Stress:
     stall_s: float
     soak_s: float
     """0: none"""
+    cycles: int
+    """of the mix, to be read again one by one"""
+    sequence_rate: float
     rate: float
     """acts a second of the compressed run; half of it while the reader stands still"""
+
+    def sequences(self) -> list[Figure]:
+        """Cycles of the mix, at a rate that keeps no ring full, read again from the log one by one."""
+        with tracers.running(self.directory / "sequences", "trace", self.problems) as monitor:
+            monitor.read_log(monitor.take_log(), None)
+            run = self.load.run("mix", self.cycles * 7 / self.sequence_rate, self.sequence_rate)
+            monitor.settle(run.pid, monitor.log_size())
+            taken = monitor.take_log()
+            found = read_again(taken, run, self.load.tree)
+            tally = monitor.read_log(taken, run)
+        if found.wrong and not (tally.degraded or tally.lost):  # what was given up is no line; it is counted elsewhere
+            self.problems.append(f"{found.wrong} of {found.wrong + found.right} cycles are not in the log as they were: {found.words}")
+        told = f"of {found.right + found.wrong:,} consecutive ones, at {run.rate:,.0f} events/s: order, path, call, result, totals"
+        return [Figure("sequences open, read, write, close that the log has wrong", [found.wrong], "", 0, note=told)]
 
     def steady(self) -> list[Figure]:
         """The mix, folding off, plain log: the lesser of half the compressed rate and 80 % of what the disk takes of such lines."""
@@ -68,7 +86,7 @@ class Stress:
                 tried.append(f"{found.rate:,.0f}/s for {seconds:g} s: {found.lost + found.folded} missing")
                 if not found.lost + found.folded:
                     break
-                rate, seconds = rate * 0.85, self.compressed_s / 6  # each takes twice as long to count
+                rate, seconds = rate * 0.85, self.compressed_s / 6
         good = [found.rate] if not found.lost + found.folded else []
         note = "writes only, folding off; " + ", ".join(tried)
         return [
@@ -206,10 +224,10 @@ def _counted(
     marks = [b'"thread":{"id":%d,"name":"%s"' % (run.pid, LOAD_NAME.encode()) for run in runs]
     with taken.open("rb") as log:
         plain = frames.view(log.fileno(), frames.is_framed(log.fileno())).size()
-    lines, found = occurrences(taken, *marks)
-    monitor.skip(taken, lines, losses(taken))
+    found = counted(taken, *marks)
+    monitor.skip(taken, found.lines, found.lost)
     old, new = before["ledger"], after["ledger"]
-    acts, documents = sum(run.total for run in runs), sum(found)
+    acts, documents = sum(run.total for run in runs), sum(found.found)
     refused = {name: count - old["refused"][name] for name, count in new["refused"].items()}
     lost, folded = sum(refused.values()), new["folded"] - old["folded"]
     told = f"{mode} at {rate:,.0f}/s: {acts} acts, {documents} documents, {lost} lost, {folded} folded"
@@ -226,6 +244,6 @@ def _counted(
         control_lost=refused["control_full"],
         user_us=(spent.user - cpu.user) / received * 1e6,
         system_us=(spent.system - cpu.system) / received * 1e6,
-        disk=size / max(lines, 1),
-        line=plain / max(lines, 1),
+        disk=size / max(found.lines, 1),
+        line=plain / max(found.lines, 1),
     )

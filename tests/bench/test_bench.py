@@ -5,7 +5,9 @@ A test fails when a count does not add up or the benchmark is broken; a slow mac
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from monitor import frames
 from tests.bench import measure
-from tests.bench.load import LOAD_NAME, ROOT, BrokenBenchmark, Load, LoadRun, Tally, losses, tally
+from tests.bench.load import LOAD_NAME, ROOT, BrokenBenchmark, Load, LoadRun, Tally, counted, plain_blocks, tally
 from tests.bench.measure import Bench
 from tests.bench.tracers import MONITOR_CPU, Step, account
 
@@ -47,9 +50,11 @@ def bench() -> Iterator[Bench]:
 
 def problems_of(bench: Bench, section: str) -> list[str]:
     """Runs one section; what did not add up in it."""
-    before = len(bench.problems)
+    before, began = len(bench.problems), time.monotonic()
     getattr(bench, section)()
     bench.sections.add(section)
+    bench.details.setdefault("seconds", {})[section] = round(time.monotonic() - began)
+    print(f"\n{section}: {time.monotonic() - began:.0f} s")
     return bench.problems[before:]
 
 
@@ -101,14 +106,33 @@ def test_a_single_act_that_does_not_add_up_is_noticed(documents: int, lost: int,
         account(step(100, documents, lost, 0), 0)
 
 
-def test_losses_of_a_file_that_is_too_long_to_tally_are_those_that_a_tally_finds(tmp_path: Path) -> None:
+def test_a_file_that_is_too_long_to_tally_is_counted_as_a_tally_counts(tmp_path: Path) -> None:
     names = ("monitor_start", "monitor_loss", "monitor_loss.degraded", "monitor_loss", "monitor_stop")
     documents = [orjson.loads((ROOT / "tests" / "goldens" / f"{name}.json").read_bytes()) for name in names]
     for number, document in enumerate(documents, 1):
         document["event"]["sequence"] = number
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join(orjson.dumps(document) + b"\n" for document in documents))
-    assert losses(path) == sum(tally(path, None).lost.values()) > 0
+    found, whole = counted(path, b'"event":"monitor_loss"', b"nowhere"), tally(path, None)
+    assert (found.lines, found.lost) == (whole.lines, sum(whole.lost.values()))
+    assert found.lost > 0
+    assert found.found == [3, 0]
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_parts_of_a_file_have_each_of_its_lines_once(tmp_path: Path, framed: bool) -> None:
+    lines = [b"%d" % number * (number % 7 + 1) + b"\n" for number in range(300)]
+    path, whole = tmp_path / "events.jsonl", b"".join(lines)
+    data = memoryview(whole)
+    path.write_bytes(frames.HEADER + frames.Compressor(1).data(data, 0) if framed else whole)
+    for step in (1, 2, 7, 100, 1000, len(whole)):
+        bounds = [*range(0, len(whole), step), len(whole)]
+        with path.open("rb") as log:
+            parts = [b"".join(plain_blocks(log.fileno(), a, b)) for a, b in itertools.pairwise(bounds)]
+        assert b"".join(parts) == whole
+        for (begin, until), part in zip(itertools.pairwise(bounds), parts, strict=True):
+            starts = [at for at in range(begin, until) if at == 0 or whole[at - 1 : at] == b"\n"]
+            assert part.count(b"\n") == len(starts)
 
 
 def test_lines_that_are_not_parsed_are_counted_like_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

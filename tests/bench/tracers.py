@@ -330,13 +330,15 @@ def measured(
     monitor: Monitor, load: Load, mode: str, seconds: float, rate: float = 0, begin: Callable[[], None] = lambda: None
 ) -> Step:
     """Runs the load under `monitor` and counts what reached the log. `account` judges the counts. `begin` comes just before."""
-    before, cpu_before = monitor.fresh_status(), cpu_time(monitor.pid)
+    before = monitor.fresh_status()
     monitor.read_log(monitor.take_log(), None)
     begin()
+    cpu_before = cpu_time(monitor.pid)
     run = load.run(mode, seconds, rate)
     ended = time.time()
     stood = monitor.settle(run.pid, monitor.log_size())
-    after, cpu_after = monitor.fresh_status(), cpu_time(monitor.pid)
+    cpu_after = cpu_time(monitor.pid)  # what it does while we wait for its status is not for these events
+    after = monitor.fresh_status()
     found = monitor.read_log(monitor.take_log(), run)
     folded = after["ledger"]["folded"] - before["ledger"]["folded"]
     received = max(after["ledger"]["received"] - before["ledger"]["received"], 1)
