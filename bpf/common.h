@@ -298,5 +298,5 @@ static inline u8 *room(struct account *h, u32 cpu, u32 need, int derived) {
 }
 static inline void push(struct account *h, u32 units) {
   barrier();
-  *(volatile u64 *)&h->head = h->head + 64 * (u64)units;
+  *(volatile u64 *)&h->head = h->head + 8 * (u64)units;
 }

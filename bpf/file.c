@@ -68,15 +68,18 @@ static inline int done(u64 *ctx, struct account *h, s64 ret) {
   return end(h);
 }
 
-/* One bulk event of 64 bytes. */
+/* One bulk event: 40 bytes where the session says what it is about, else with the object's key, an open with its flags too. */
 static inline void put_event(struct account *h, u32 cpu, u64 ts, u32 tid, u16 type, u64 key, s64 ret, u16 nr, u16 kf, s32 fd, u32 slot,
                              struct session *s, u64 extra, u32 class) {
   u64 seq = h->seq; h->seq = seq + 1;
-  struct file_open_event *e = (void *)room(h, cpu, 64, 0);
+  struct file_open_event *e = (void *)room(h, cpu, sizeof(*e), 0);
   if (!e || h->undefinable) { h->refused_ring[class]++; if (s && kf & KF_BEGIN) s->generation = 0; return; }
-  e->type = type; e->units = 1; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = fd;
+  u32 units = sizeof(struct bulk_event) / 8 + (kf & KF_BEGIN ? 1 : 0);
+  if (type == FILE_OPEN) units = sizeof(*e) / 8;
+  if (ret != (s32)ret) { kf |= KF_WIDE; extra = (u64)(ret - (s32)ret); units = sizeof(*e) / 8; }
+  e->type = type; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = fd;
   e->session = s ? slot : ~0u; e->generation = s ? s->generation : 0; e->oflags = extra;
-  push(h, 1);
+  push(h, units);
 }
 /* A session begins in this slot: the old one's totals go out first. 0: another CPU is just at it. */
 static inline int session_begin(struct account *h, u32 cpu, u64 ts, struct session *s, u32 slot, u64 tag, u32 low, u64 ino, u64 key, u32 flags, int opened) {
@@ -121,10 +124,10 @@ static inline int closed(struct account *h, u32 cpu, u64 ts, u64 task, u32 tid, 
     s->tag = 0;
   } else if (op == OP_CLOSE) {
     u64 seq = h->seq; h->seq = seq + 1;
-    struct file_close_event *e = (void *)room(h, cpu, 128, 0); if (!e || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
-    e->type = FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = 0; e->ret = ret; e->nr = nr; e->kf = kf | KF_UNNAMED;
+    struct file_close_event *e = (void *)room(h, cpu, sizeof(*e), 0); if (!e || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
+    e->type = FILE_CLOSE; e->units = sizeof(*e) / 8; e->tid = tid; e->ts = ts; e->seq = seq; e->ret = ret; e->nr = nr; e->kf = kf | KF_UNNAMED;
     e->fd = fd; e->session = ~0u; e->generation = 0; e->read_count = e->read_bytes = e->write_count = e->write_bytes = 0; e->reason = WHY_CLOSE;
-    push(h, 2);
+    push(h, sizeof(*e) / 8);
   }
   return end(h);
 }
@@ -335,7 +338,7 @@ int judge(u64 *ctx) {
 /* Tail: an open that failed has no file: the caller's string, marked as a claim, behind the fixed part of the record. */
 int open_failed(u64 *ctx) {
   ENTER_CALL
-  u64 user, dirfd = 0, key = 0, given = 0, mnt = 0, d = 0, inode = 0; u8 first = 0; long n = 0; u32 units = 1; struct leaf l;
+  u64 user, dirfd = 0, key = 0, given = 0, mnt = 0, d = 0, inode = 0; u8 first = 0; long n = 0; u32 units = 8; struct leaf l;
   if (!h->undefinable && !task_known(task, cpu)) { go(ctx, TAIL_DEFINE_TASK); return give_up(h, CLASS_FILE); }
   if (call & CALL_AT) { ARG0(dirfd); ARG1(user); ARG2(given); } else { ARG0(user); ARG1(given); }
   if (call & CALL_HANDLE) user = 0;
@@ -348,7 +351,7 @@ int open_failed(u64 *ctx) {
   if (!p || h->undefinable) { h->refused_ring[CLASS_FILE]++; return end(h); }
   struct file_open_event *e = (void *)p;
   if (user) n = user_string(p + 64, 4096, user);
-  if (n <= 0) { kf |= KF_UNNAMED; n = 0; } else { kf |= longer(user, n) ? KF_CLAIMED | KF_TRUNCATED : KF_CLAIMED; n -= 1; units += (n + 63) >> 6; }
+  if (n <= 0) { kf |= KF_UNNAMED; n = 0; } else { kf |= longer(user, n) ? KF_CLAIMED | KF_TRUNCATED : KF_CLAIMED; n -= 1; units += (n + 7) >> 3; }
   if (call & CALL_FLAGS2) { u64 how = given; given = 0; read_user(&given, 8, (void *)how); }
   e->type = FILE_OPEN; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = -1;
   e->session = n; e->generation = 0; e->oflags = (u32)given;

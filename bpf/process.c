@@ -182,7 +182,7 @@ static inline int announce(struct account *h, u32 cpu, u64 ts, u64 seed, u64 mnt
   KL(sb, inode, OFF_inode__i_sb); KL4(dev, sb, OFF_super_block__s_dev); KL4(uid, inode, OFF_inode__i_uid); KL4(gid, inode, OFF_inode__i_gid);
   mp = CAST(mnt - OFF_mount__mnt, ID_mount); KL(ns, mp, OFF_mount__mnt_ns);
   if (ns && !(l.flags & FILE_NO_PATH)) KL4(inum, ns, OFF_mnt_namespace__ns__inum);
-  u32 units = (sizeof(*e) + n + 63) >> 6;
+  u32 units = (sizeof(*e) + n + 7) >> 3;
   e->type = DEF_FILE; e->units = units; e->tid = 0; e->ts = ts; e->seq = h->seq; e->key = key;
   e->ino = l.ino; e->dev = dev; e->generation = l.generation; e->mode = l.mode; e->uid = uid; e->gid = gid;
   e->flags = leaf_flags(&l); e->mount_ns = inum; e->bytes = n;
@@ -203,7 +203,7 @@ static inline void introduce(struct account *h, u32 cpu, u64 ts, struct config *
   struct task_definition *e = (void *)room(h, cpu, sizeof(*e) + 2048 + 256, 0); if (!e) { h->undefinable = 1; return; }
   struct known k; look_at(task, &k); struct known *s = known_slot(cpu, k.tid); if (!s) return;
   node = cgroup_node(task, &id);
-  u32 n = node ? cgroup_names(node, (u8 *)e + sizeof(*e), &e->cgroup_bytes) : 0, units = (sizeof(*e) + n + 63) >> 6;
+  u32 n = node ? cgroup_names(node, (u8 *)e + sizeof(*e), &e->cgroup_bytes) : 0, units = (sizeof(*e) + n + 7) >> 3;
   e->type = DEF_TASK; e->units = units; e->tid = k.tid; e->ts = ts; e->seq = h->seq; e->key = 0;
   e->t_start = k.start; e->t_parent_start = parent_start(task); e->t_cgroup = id; e->t_exe_key = key; e->t_tgid = k.tgid; e->t_tid = k.tid;
   e->t_exec_id = k.exec_id; e->t_ppid = k.ppid; e->t_uid = k.uid; e->t_euid = k.euid; e->t_gid = k.gid; e->t_egid = k.egid;
@@ -225,12 +225,12 @@ static inline u32 session_index(u64 tag) { return (tag * PHI) >> 50 & (NSESSION 
 /* A record for what passed since the session began; the session's own process and object are known by its slot. */
 static inline void put_close(struct account *h, u32 cpu, u64 ts, u32 tid, struct session *s, u64 tag, u32 slot, u64 ret, u16 nr, u16 kf, u32 why, int derived) {
   u32 class = s->flags & S_SOCKET ? CLASS_SOCKET : CLASS_FILE; u64 seq = h->seq; h->seq = seq + 1;
-  struct file_close_event *e = (void *)room(h, cpu, 128, derived);
+  struct file_close_event *e = (void *)room(h, cpu, sizeof(*e), derived);
   if (!e || h->undefinable) { h->refused_ring[class]++; return; }
-  e->type = s->flags & S_SOCKET ? SOCKET_CLOSE : FILE_CLOSE; e->units = 2; e->tid = tid; e->ts = ts; e->seq = seq; e->key = s->key;
+  e->type = s->flags & S_SOCKET ? SOCKET_CLOSE : FILE_CLOSE; e->units = sizeof(*e) / 8; e->tid = tid; e->ts = ts; e->seq = seq;
   e->ret = ret; e->nr = nr; e->kf = kf | (s->generation ? 0 : KF_UNNAMED) | (s->flags & S_QUIET ? KF_QUIET : 0); e->fd = s->flags & S_FIXED ? -1 : (s32)(tag & 0xfffff); e->session = s->generation ? slot : ~0u; e->generation = s->generation;
   e->read_count = s->read_count; e->read_bytes = s->read_bytes; e->write_count = s->write_count; e->write_bytes = s->write_bytes; e->reason = why;
-  push(h, 2);
+  push(h, sizeof(*e) / 8);
 }
 /* Ends every session of (process, exec) on the first SWEEP descriptors. 1: there may be more. */
 static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, u32 tid, u32 exec_id, u32 from, u32 to, u16 nr, u32 why) {

@@ -58,7 +58,7 @@ static inline u32 write_socket(u8 *p, u64 key, u64 ts, u64 seq, struct endpoints
   m = unix_name(x->remote_name, p + sizeof(*e) + (n & 127));
   e->local_bytes = n; e->remote_bytes = m;
   n = sizeof(*e) + (n & 127) + (m & 127);
-  e->units = (n + 63) >> 6;
+  e->units = (n + 7) >> 3;
   return n;
 }
 static inline u64 hash_address(u8 *a, u32 n) {      /* `a` has 128 bytes, zero behind n */
@@ -141,11 +141,11 @@ int socket_io(u64 *ctx) {
   u64 seq = h->seq; h->seq = seq + 1;
   u8 *p = room(h, cpu, 192, 0);
   if (!p || h->undefinable) { h->refused_ring[CLASS_SOCKET]++; if (kf & KF_BEGIN) s->generation = 0; return end(h); }
-  struct file_open_event *e = (void *)p;
-  e->type = type; e->units = 3; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = bytes; e->nr = nr; e->kf = kf | KF_ADDRESS | KF_CLAIMED; e->fd = fd;
-  e->session = slot; e->generation = s->generation; e->oflags = n;
+  struct socket_send_event *e = (void *)p;
+  e->type = type; e->units = 192 / 8; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = bytes; e->nr = nr; e->kf = kf | KF_ADDRESS | KF_CLAIMED | (bytes != (s32)bytes ? KF_WIDE : 0); e->fd = fd;
+  e->session = slot; e->generation = s->generation; e->extra = n | (u64)(bytes - (s32)bytes);
   __builtin_memcpy(p + 64, in->address, 128);
-  push(h, 3);
+  push(h, 192 / 8);
   return came(ctx, h, in, compat, call, op, ret);
 }
 
@@ -215,14 +215,14 @@ static inline void introduce_socket(struct account *h, u32 cpu, u64 ts, struct c
   struct endpoints x; u64 key = look_at_socket(f, c->seed, &x), *s = sent_slot(cpu, key); if (!s) return;
   u8 *p = room(h, cpu, 512, 0);
   if (!p) { h->undefinable = 1; return; }
-  u32 n = write_socket(p, key, ts, h->seq, &x); push(h, (n + 63) >> 6); h->defined++; *s = key;
+  u32 n = write_socket(p, key, ts, h->seq, &x); push(h, (n + 7) >> 3); h->defined++; *s = key;
 }
 /* Says which object the session in this slot is about. */
 static inline void define_session(struct account *h, u32 cpu, u64 ts, u32 tid, struct session *s, u32 slot, u64 key) {
   s->key = key;
   if (!s->generation) s->generation = GENERATION(h, cpu);
-  struct bulk_event *b = (void *)room(h, cpu, 64, 0);
-  if (b) { b->type = DEF_SESSION; b->units = 1; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, 1); h->defined++; }
+  struct session_definition *b = (void *)room(h, cpu, sizeof(*b), 0);
+  if (b) { b->type = DEF_SESSION; b->units = sizeof(*b) / 8; b->tid = tid; b->ts = ts; b->seq = h->seq; b->key = key; b->session = slot; b->generation = s->generation; b->kf = 0; push(h, sizeof(*b) / 8); h->defined++; }
   else s->generation = 0;
 }
 /* Tail: announces the call's socket and starts the caller again. */

@@ -315,7 +315,7 @@ int uring_define_socket(u64 *ctx) {
 /* Tail: an open that failed: a claim like that of a call, but for the name, which nobody could change. */
 int uring_open_failed(u64 *ctx) {
   ENTER_COMPLETION
-  u64 key = 0, mnt = 0, d = 0, inode = 0; u32 units = 1, n = 0; struct leaf l;
+  u64 key = 0, mnt = 0, d = 0, inode = 0; u32 units = 8, n = 0; struct leaf l;
   struct pending *p = pending.lookup(&request);
   if (p && p->bytes && p->name[0] != '/' && open_base(task, CALL_AT, (u32)p->dfd, &mnt, &d, &inode)) {
     key = path_key(mnt, d, inode, c->seed, &l); kf |= KF_RELATIVE;
@@ -326,7 +326,7 @@ int uring_open_failed(u64 *ctx) {
   if (!out || h->undefinable) { h->refused_ring[CLASS_FILE]++; if (p) pending.delete(&request); return end(h); }
   struct file_open_event *e = (void *)out;
   if (p) { n = p->bytes & 4095; read_kernel(out + 64, n, p->name); }
-  if (!n) kf |= KF_UNNAMED; else { kf |= KF_CLAIMED; units += (n + 63) >> 6; }
+  if (!n) kf |= KF_UNNAMED; else { kf |= KF_CLAIMED; units += (n + 7) >> 3; }
   e->type = FILE_OPEN; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = -1;
   e->session = n; e->generation = 0; e->oflags = (u32)Q8(io_open__how__flags);
   push(h, units);

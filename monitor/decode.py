@@ -21,6 +21,9 @@ _DEFINITIONS = {
     events.DEF_SOCKET: events.SOCKET_DEFINITION,
 }
 ADDRESS_AT = 64
+_WITH_KEY, _WITH_EXTRA = events.BEGIN | events.RELATIVE, events.ADDRESS | events.WIDE
+"""A read, write, send or receive with one of these flags has more than the common part."""
+_GO_ON = {kind.id for kind in events.EVENTS if events.EXTRA in kind.fields}
 
 
 class DecodeError(Exception):
@@ -93,15 +96,28 @@ def definition(raw: bytes) -> tuple[int, dict[str, Any], bytes]:
     return number, values, bytes(raw[layout.size :])
 
 
+def session(raw: bytes) -> dict[str, Any]:
+    """The definition of a session; `key` is signed. Raises DecodeError."""
+    values = _unpack(events.SESSION_DEFINITION, raw, "session definition")
+    values["key"] = signed(values["key"])
+    return values
+
+
 def bulk(raw: bytes, cpu: int) -> Record:
-    """A bulk event. `raw` is the whole record. Raises DecodeError."""
+    """A bulk event; `raw` is all of it. `seq` is the low half of its number, `key` 0 where it has none. Raises DecodeError."""
     number = int.from_bytes(raw[:2], "little")
     layout = _BULK.get(number)
     if layout is None:
         raise DecodeError(f"bulk record: type {number} is not in the catalogue")
+    if number in _GO_ON and events.BULK.size <= len(raw) < layout.size:
+        kf = int(events.BULK.unpack(raw)["kf"])
+        needed = layout.size if kf & _WITH_EXTRA else events.BULK.size + (8 if kf & _WITH_KEY else 0)
+        raw = raw + bytes(layout.size - len(raw)) if len(raw) >= needed else raw
     values = _unpack(layout, raw, layout.name)
-    values["key"] = signed(values["key"])
+    values["key"] = signed(values.get("key", 0))
     values["cpu"] = cpu
+    if values["kf"] & events.WIDE:
+        values["ret"] += signed(values.get("extra", 0) >> 32 << 32)
     if values.get("reason", 0) >= len(events.CLOSE_REASONS):
         raise DecodeError(f"{layout.name}: close reason {values['reason']} is not in the catalogue")
     return Record(events.EVENT_BY_ID[number], values, {"tail": bytes(raw[ADDRESS_AT:])})

@@ -148,7 +148,7 @@ def bulk_claim(record: Record, base: Names | None) -> Names:
         section = "destination" if record.kind.name == "socket_send" else "source"
         if section == "source":  # the sender of a datagram is the far end, as everywhere in these documents
             section = "destination"
-        naming.claim_address(found, record.blobs["tail"][: values["oflags" if "oflags" in values else "pad"]], section)
+        naming.claim_address(found, record.blobs["tail"][: values.get("extra", 0) & 0xFFFFFFFF], section)
         return found
     name = record.blobs["tail"][: values["session"]]
     start = b""

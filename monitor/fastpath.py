@@ -13,6 +13,17 @@ import numpy as np
 
 from monitor import ahead, events
 from monitor.ahead import njit
+from monitor.fastrecords import (
+    CALL_SESSION,
+    DEFINITION_KEY,
+    KEY,
+    REASON,
+    RET_FD,
+    SEQ_GENERATION,
+    TS,
+    returned,
+    sequence,
+)
 from monitor.fasttext import (
     cell,
     clean,
@@ -43,7 +54,7 @@ POS, HEAD, EXPECTED = range(3)
 # operations of a template: a literal and what follows it
 OPERATION = 6
 """words of one: code, three numbers of its own, place and length of the literal before it"""
-LIT, TIME, SEQ, HEX, WORD, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME = range(15)
+LIT, TIME, SEQ, HEX, WORD, RET, TABLE, FLAGS, OBJECT, TASK, FD, CPU_NUMBER, TOTAL, ERRNO, PATH, BASENAME = range(16)
 # what a TABLE operation looks up
 BY_CALL, BY_ERROR, BY_WORD, BY_QUIET = range(4)
 # variants of a template
@@ -72,6 +83,7 @@ _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
     _KF_TRUNCATED,
     _KF_URING,
     _KF_QUIET,
+    _KF_WIDE,
 ) = (
     events.CLAIMED,
     events.BEGIN,
@@ -83,6 +95,7 @@ _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
     events.TRUNCATED,
     events.URING,
     events.QUIET,
+    events.WIDE,
 )
 
 
@@ -156,12 +169,12 @@ def put_time(out: Any, at: int, wall: int, S: Any, second: Any) -> int:
 def table_row(R: Any, c: int, w: int, base: int, by: int, word: int) -> int:
     """The row of the table that a TABLE operation shows."""
     if by == BY_CALL:
-        word5 = cell(R, c, w + 5)
-        row = (word5 & 511) + (512 if (word5 >> 16) & _KF_COMPAT else 1024 if (word5 >> 16) & _KF_URING else 0)
+        call = cell(R, c, w + CALL_SESSION)
+        row = (call & 511) + (512 if (call >> 16) & _KF_COMPAT else 1024 if (call >> 16) & _KF_URING else 0)
     elif by == BY_ERROR:
-        row = min(-cell(R, c, w + 4), 4095)
+        row = min(-returned(cell(R, c, w + RET_FD)), 4095)
     elif by == BY_QUIET:
-        row = 1 if cell(R, c, w + 5) >> 16 & _KF_QUIET else 0
+        row = 1 if cell(R, c, w + CALL_SESSION) >> 16 & _KF_QUIET else 0
     else:
         row = cell(R, c, w + word)
     return base + int(row)
@@ -202,8 +215,8 @@ def write_line(
     obj, obj_len, task, task_len, session, base = parts
     at = word(S, OUT)
     for o in range(cell(index, template, 0) * OPERATION, cell(index, template, 1) * OPERATION, OPERATION):
-        code, a, b, literal, count = word(ops, o), word(ops, o + 1), word(ops, o + 2), word(ops, o + 4), word(ops, o + 5)
-        at = put_literal(out, at, lit, literal, count)
+        code, a, b = word(ops, o), word(ops, o + 1), word(ops, o + 2)
+        at = put_literal(out, at, lit, word(ops, o + 4), word(ops, o + 5))
         if code == WORD:
             at = put_number(out, at, cell(R, c, w + a))
         elif code == TASK:
@@ -213,27 +226,27 @@ def write_line(
             memcpy(out, at, M8, obj, obj_len)
             at += obj_len
         elif code == TIME:
-            at = put_time(out, at, cell(R, c, w + 1) + word(S, OFFSET), S, second)
+            at = put_time(out, at, cell(R, c, w + TS) + word(S, OFFSET), S, second)
         elif code == SEQ:
             at = put_number(out, at, word(S, SEQUENCE))
         elif code == HEX:
             at = put_hex12(out, at, word(S, SEQUENCE))
         elif code == TABLE:
-            row = table_row(R, c, w, a, b, word(ops, o + 3)) * 2
-            at = put_literal(out, at, lit, word(tab, row), word(tab, row + 1))
+            row = table_row(R, c, w, a, b, word(ops, o + 3))
+            at = put_literal(out, at, lit, cell(tab, row, 0), cell(tab, row, 1))
         elif code == FD:  # the plain encoder leaves -1 out
-            fd = cell(R, c, w + 5)
-            at = put_number(out, at, fd >> 32) if fd >= 0 else -1
-        elif code == LIT:
-            continue
-        elif code in (CPU_NUMBER, ERRNO):
-            at = put_number(out, at, c if code == CPU_NUMBER else -cell(R, c, w + 4))
+            fd = cell(R, c, w + RET_FD) >> 32
+            at = put_number(out, at, fd) if fd >= 0 else -1
+        elif code == CPU_NUMBER:
+            at = put_number(out, at, c)
+        elif code in (RET, ERRNO):
+            at = put_number(out, at, returned(cell(R, c, w + RET_FD)) * (1 if code == RET else -1))
         elif code == TOTAL:
             at = put_number(out, at, cell(R, c, w + a) - (word(M, (session >> 3) + 4 + b) if session >= 0 else 0))
         elif code == FLAGS:
             at = put_flags(out, at, cell(R, c, w + a), flags, lit)
-        else:
-            at = put_claim(out, at, R8, M, M8, c, w, cell(R, c, w + 6) & 0xFFFFFFFF, base, code == PATH)
+        elif code != LIT:
+            at = put_claim(out, at, R8, M, M8, c, w, cell(R, c, w + CALL_SESSION) >> 32, base, code == PATH)
         if at < 0:
             break
     return int(at)
@@ -321,16 +334,17 @@ def resolve(
 ) -> Any:
     """What a record refers to: (template variant, parts for `write_line`); variant -1: something is not known or not clean."""
     unknown = (-1, (0, 0, 0, 0, -1, -1))
-    word5, word6 = cell(R, c, w + 5), cell(R, c, w + 6)
-    kf, slot, generation = word5 >> 16 & 0xFFFF, word6 & 0xFFFFFFFF, word6 >> 32 & 0xFFFFFFFF
+    call = cell(R, c, w + CALL_SESSION)
+    kf, slot = call >> 16 & 0xFFFF, call >> 32 & 0xFFFFFFFF
+    generation = cell(R, c, w + SEQ_GENERATION) >> 32 & 0xFFFFFFFF
     closes = kind in (_FILE_CLOSE, _SOCKET_CLOSE)
-    if closes and not 0 <= cell(R, c, w + 11) < _REASONS:
+    if closes and not 0 <= cell(R, c, w + REASON) < _REASONS:
         return unknown
-    owner = closes and cell(R, c, w + 11) >= 2  # exec, exit, evict: who began the session
+    owner = closes and cell(R, c, w + REASON) >= 2  # exec, exit, evict: who began the session
     variant = (
-        (FAILED if cell(R, c, w + 4) < 0 else 0)
+        (FAILED if returned(cell(R, c, w + RET_FD)) < 0 else 0)
         | (CREATED if kf & _KF_CREATED else 0)
-        | (NO_CALL if word5 & 0xFFFF == 0xFFFF else 0)
+        | (NO_CALL if call & 0xFFFF == 0xFFFF else 0)
     )
     session, base, object_at, object_len = -1, -1, 0, 0
     task_at, task_len = task + TASK_DATA, word(M, (task >> 3) + 1) & 0xFFFFFFFF
@@ -399,24 +413,27 @@ def step(
 ) -> int:
     """Handles one record: DONE when that was all, else the reason why Python must."""
     nfile, ntask, tasks, sessions = where[0], where[1], where[2], where[3]
-    word0, seq, key, word6 = cell(R, c, w), cell(R, c, w + 2), cell(R, c, w + 3), cell(R, c, w + 6)
-    kind, tid, kf = word0 & 0xFFFF, word0 >> 32 & 0xFFFFFFFF, cell(R, c, w + 5) >> 16 & 0xFFFF
+    head, call = cell(R, c, w), cell(R, c, w + CALL_SESSION)
+    kind, tid, kf = head & 0xFFFF, head >> 32 & 0xFFFFFFFF, call >> 16 & 0xFFFF
+    defines = kind < 16 and kind != _DEF_SESSION
+    key = cell(R, c, w + (DEFINITION_KEY if defines else KEY))
     obj = (c * nfile + (key & (nfile - 1))) * 512
-    if kind < 16 and kind != _DEF_SESSION:
+    if defines:
         return DONE if kind == _DEF_FILE and define_file(R, R8, M, M8, J, J8, c, w, obj) else DEFINITION
     task = tasks + (c * ntask + (tid & (ntask - 1))) * 768
     known_task = word(M, task >> 3) == (tid | 1 << 32) and not (word(M, (task >> 3) + 1) >> 32) & SLOW_ENTRY
     known_object = word(M, obj >> 3) == key and not (word(M, (obj >> 3) + 1) >> 32) & SLOW_ENTRY
-    slot, generation = word6 & 0xFFFFFFFF, word6 >> 32 & 0xFFFFFFFF
+    slot, generation = call >> 32 & 0xFFFFFFFF, cell(R, c, w + SEQ_GENERATION) >> 32 & 0xFFFFFFFF
     if kind == _DEF_SESSION:
         if not known_task or not known_object:
             return SLOW
         begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
         return DONE
+    seq = sequence(C, c, EXPECTED, cell(R, c, w + SEQ_GENERATION))
     if seq < C[c, EXPECTED]:  # already in the log: a killed reader had not freed it
         S[REPEATED] += 1
         return DONE
-    if kf & (_KF_ADDRESS | _KF_TRUNCATED):
+    if kf & (_KF_ADDRESS | _KF_TRUNCATED | _KF_WIDE):
         return SLOW
     variant, parts = resolve(R, M, c, w, kind, obj, task, known_task, known_object, sessions)
     if variant < 0:
@@ -426,7 +443,7 @@ def step(
         return SLOW
     if kf & _KF_BEGIN:
         begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
-    count_event(S, C, G, c, seq, cell(R, c, w + 1))
+    count_event(S, C, G, c, seq, cell(R, c, w + TS))
     S[OUT] = end
     return DONE
 
@@ -467,7 +484,7 @@ def run(
             ts, word0 = cell(R, c, w + 1), cell(R, c, w)
             if ts >= S[CUT] or ts > next_ts or (ts == next_ts and next_cpu < c):
                 break
-            if behind_limit(S, c, ts, cell(R, c, w + 2), word0 & 0xFFFF < 16):
+            if behind_limit(S, c, ts, sequence(C, c, EXPECTED, cell(R, c, w + SEQ_GENERATION)), word0 & 0xFFFF < 16):
                 return LIMIT
             if S[OUT] + LINE_ROOM > out.shape[0] or J[0] + 4096 > J8.shape[0] or S[GAPS] >= G.shape[0]:
                 return FULL
@@ -476,7 +493,7 @@ def run(
             reason = step(S, C, G, R, R8, M, M8, J, J8, where, c, w, ops, index, lit, tab, flags, second, out)
             if reason != DONE:
                 return reason
-            C[c, POS] += (word0 >> 16 & 0xFFFF) << 6
+            C[c, POS] += (word0 >> 16 & 0xFFFF) << 3
 
 
 run = ahead.pass_of(run)

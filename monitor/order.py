@@ -142,6 +142,11 @@ class Order:
         self._limit()
         return record
 
+    def number(self, cpu: int, low: int) -> int:
+        """The number on its CPU of the record at hand, of which a bulk record has the low half (`fastrecords.sequence`)."""
+        expected = int(self.cpus[cpu, fastpath.EXPECTED])
+        return expected + ((low - expected + (1 << 31)) % (1 << 32)) - (1 << 31)
+
     def arrived(self, cpu: int, seq: int, ts: int) -> bool:
         """Counts an event that Python handles itself. False: it is in the log already."""
         expected = int(self.cpus[cpu, fastpath.EXPECTED])
@@ -219,7 +224,7 @@ class Order:
         at = int(self.cpus[cpu, fastpath.POS]) & (self.capture.shape.ring - 1)
         row = self.capture.rings[cpu]
         units = int(row[at + 2]) | int(row[at + 3]) << 8
-        return bytes(row[at : at + 64 * units].tobytes())
+        return bytes(row[at : at + 8 * units].tobytes())
 
     def advance(self, cpu: int, raw: bytes) -> None:
         """Steps over a bulk record."""

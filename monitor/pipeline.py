@@ -380,9 +380,11 @@ class Pipeline:
         cpu = int(self._state[fastpath.CPU])
         raw = self.order.record_bytes(cpu)
         if raw:
-            values = events.RECORD.unpack(raw)
+            values = events.RECORD.unpack(raw + bytes(events.RECORD.size))
             self.order.advance(cpu, raw)
-            if int(values["type"]) >= _FIRST_EVENT and self.order.arrived(cpu, int(values["seq"]), int(values["ts"])):
+            if int(values["type"]) >= _FIRST_EVENT and self.order.arrived(
+                cpu, self.order.number(cpu, int(values["seq"])), int(values["ts"])
+            ):
                 self._quarantined += 1
         else:
             self.order.cpus[cpu, fastpath.POS] = self.order.cpus[cpu, fastpath.HEAD]
@@ -412,14 +414,13 @@ class Pipeline:
     def _slow(self) -> None:
         cpu = int(self._state[fastpath.CPU])
         raw = self.order.record_bytes(cpu)
-        if len(raw) < events.BULK.size:
-            raise DecodeError(f"bulk record: {len(raw)} bytes")
         if raw[0] | raw[1] << 8 == events.DEF_SESSION:
             self._session(cpu, raw)
             self.order.advance(cpu, raw)
             return
         record = decode.bulk(raw, cpu)
         values = record.values
+        values["seq"] = self.order.number(cpu, values["seq"])
         self.order.advance(cpu, raw)
         if not self.order.arrived(cpu, values["seq"], values["ts"]):
             return
@@ -430,10 +431,8 @@ class Pipeline:
         self._line(record, found, task)
 
     def _session(self, cpu: int, raw: bytes) -> None:
-        layout = events.BULK
-        values = layout.unpack(raw + bytes(layout.size))
-        key = decode.signed(int(values["key"]))
-        self.mirror.put_session(int(values["session"]), int(values["generation"]), cpu, key, int(values["tid"]))
+        values = decode.session(raw)
+        self.mirror.put_session(values["session"], values["generation"], cpu, values["key"], values["tid"])
 
     def _named(self, cpu: int, record: Record) -> tuple[Names, Document, dict[str, str]]:
         """Object, task sections and the task's raw names of a bulk record; an unknown one is counted and left out."""

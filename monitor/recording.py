@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from monitor import fastpath
+from monitor import events, fastpath
 from monitor.kernel.compile import SLACK, Shape
 from monitor.kernel.rings import ACCOUNT_WORDS, HEAD, Capture, memory
 
-VERSION = 2
-_READS = (1, 2)  # 2: the processes that the scan found
+VERSION = 3
+_READS = (2, 3)  # 3: bulk records are whole words of 8 bytes
 _FRAME = struct.Struct("<BIqI")
 BULK, CONTROL, LOOK, MIRROR, CPU, FOUND = range(1, 7)
 
@@ -62,7 +62,7 @@ class Recorder:
                 row = self._capture.rings[cpu]
                 end = at
                 while self._at[cpu] < head and end <= mask:
-                    size = (int(row[end + 2]) | int(row[end + 3]) << 8) * 64
+                    size = (int(row[end + 2]) | int(row[end + 3]) << 8) * 8
                     end += size
                     self._at[cpu] += size
                 self._frame(BULK, cpu, self._at[cpu] - (end - at), row[at:end].tobytes())
@@ -99,7 +99,53 @@ def read(path: Path) -> tuple[dict[str, Any], Iterator[Frame]]:
         raise RecordingError(f"{path}: not a recording: the first line is not its header") from error
     if version not in _READS:
         raise RecordingError(f"{path}: version {version}; this program reads {_READS[0]} and {_READS[1]}")
-    return header, _frames(path, file)
+    frames = _frames(path, file)
+    return header, frames if version == VERSION else _renewed(path, frames)
+
+
+_BEFORE = struct.Struct("<HHIQQqqHHiII")  # version 2: type, units of 64 bytes, tid, ts, seq, key, ret, nr, kf, ...
+_TAIL_AT = 64
+
+
+def _renewed(path: Path, frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Frames of version 2 as this one has them: each bulk record is written anew, and a ring has other positions."""
+    at: dict[int, int] = {}
+    for frame in frames:
+        if frame.kind == CPU:
+            at[frame.number] = frame.position
+        if frame.kind != BULK:
+            yield frame
+            continue
+        begin = 0
+        while begin < len(frame.data):
+            size = 64 * int.from_bytes(frame.data[begin + 2 : begin + 4], "little")
+            if not size or begin + size > len(frame.data):
+                raise RecordingError(f"{path}: a record of {size} bytes at byte {begin} of {len(frame.data)}")
+            raw = _renew(frame.data[begin : begin + size])
+            position = at.get(frame.number, 0)
+            yield Frame(BULK, frame.number, position, raw)
+            begin, at[frame.number] = begin + size, position + len(raw)
+
+
+def _renew(raw: bytes) -> bytes:
+    """A record of version 2 in the layout of events.BULK."""
+    kind, _, tid, ts, seq, key, ret, nr, kf, fd, session, generation = _BEFORE.unpack_from(raw)
+    event = events.EVENT_BY_ID.get(kind)
+    if event is None and kind != events.DEF_SESSION:
+        return raw[:2] + (len(raw) // 8).to_bytes(2, "little") + raw[4:]  # other definitions are as they were
+    low = (ret + (1 << 31)) % (1 << 32) - (1 << 31)
+    key %= 1 << 64
+    wide = events.WIDE if low != ret else 0
+    head = (tid, ts, seq % (1 << 32), generation, low, fd, nr, kf | wide, session)
+    if event is None:
+        return events.SESSION_DEFINITION.struct.pack(kind, events.SESSION_DEFINITION.size // 8, *head, key)
+    layout = events.bulk_layout(event)
+    own = struct.unpack_from(f"<{len(event.fields) - ('key' in layout.names)}Q", raw[_BEFORE.size :].ljust(64, b"\0"))
+    tail = b"" if event.name.endswith("_close") else raw[_TAIL_AT:]
+    if "key" in layout.names:
+        own = (key, own[0] | (ret - low) % (1 << 64))
+    size = _TAIL_AT + len(tail) if tail else layout.size
+    return layout.struct.pack(kind, size // 8, *head, *own).ljust(size - len(tail), b"\0") + tail
 
 
 def _frames(path: Path, file: BinaryIO) -> Iterator[Frame]:

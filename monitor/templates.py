@@ -86,6 +86,8 @@ class _Builder:
                 return self._mark(fastpath.FD)
             if member.name in _TOTALS:
                 return self._mark(fastpath.TOTAL, words[member.name], _TOTALS[member.name])
+            if value is values["ret"]:
+                return self._mark(fastpath.RET)
             return self._mark(fastpath.WORD, next(word for name, word in words.items() if values.get(name) is value))
 
         return show

@@ -218,7 +218,7 @@ class Acts:
             members |= self._begun()
             members["kf"] |= events.BEGIN
         self.kernel.bulk(
-            cpu, choose.choice(("socket_send", "socket_receive")), address, ret=self._ret(), pad=len(address), **members
+            cpu, choose.choice(("socket_send", "socket_receive")), address, ret=self._ret(), extra=len(address), **members
         )
 
     def _session(self, cpu: int) -> None:

@@ -149,21 +149,34 @@ def control(name: str, blobs: Mapping[str, bytes] | Sequence[tuple[str, bytes]] 
 
 
 def _units(raw: bytes) -> bytes:
-    """Padded to whole units of 64 bytes, with their number in the record's head."""
-    raw += bytes(-len(raw) % 64)
-    return raw[:2] + struct.pack("<H", len(raw) // 64) + raw[4:]
+    """Padded to whole units of 8 bytes, with their number in the record's head."""
+    raw += bytes(-len(raw) % 8)
+    return raw[:2] + struct.pack("<H", len(raw) // 8) + raw[4:]
 
 
 def bulk(name: str, tail: bytes = b"", **members: Any) -> bytes:
     """A bulk record; `tail` stands at byte 64, as a claimed name and an address do."""
     kind = events.EVENT[name]
     values = {"type": kind.id, "tid": 101, "ts": BOOT_NS, "session": NO_SLOT} | members
-    return _units(pack(events.bulk_layout(kind), values) + tail)
+    layout, kf, ret = events.bulk_layout(kind), values.get("kf", 0), values.get("ret", 0)
+    if events.EXTRA in kind.fields and not -(1 << 31) <= ret < 1 << 31:  # as put_event in bpf/file.c
+        low = (ret + (1 << 31)) % (1 << 32) - (1 << 31)
+        kf |= events.WIDE
+        values |= {"ret": low, "kf": kf, "extra": values.get("extra", 0) | (ret - low) % (1 << 64)}
+    if "key" not in layout.names:  # a close: its session says what it is about
+        values.pop("key", None)
+    raw = pack(layout, values | {"seq": values.get("seq", 0) & 0xFFFFFFFF})
+    if tail or kf & events.CLAIMED:
+        raw += bytes(64 - len(raw)) + tail
+    elif events.EXTRA in kind.fields and not kf & events.WIDE:
+        raw = raw[: events.BULK.size + (8 if kf & events.BEGIN else 0)]
+    return _units(raw)
 
 
 def session_definition(**members: Any) -> bytes:
     """A record that says what a session's slot stands for."""
-    return _units(pack(events.BULK, {"type": events.DEF_SESSION, "tid": 101, "ts": BOOT_NS} | members))
+    values = {"type": events.DEF_SESSION, "tid": 101, "ts": BOOT_NS} | members
+    return _units(pack(events.SESSION_DEFINITION, values | {"seq": values.get("seq", 0) & 0xFFFFFFFF}))
 
 
 def task_definition(about: Mapping[str, Any], cgroup: bytes = b"", **members: Any) -> bytes:

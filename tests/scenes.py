@@ -570,7 +570,7 @@ SCENES: dict[str, Scene] = {
     "socket_send": _socket_io("socket_send", {"ret": 100, "nr": SENDTO}),
     "socket_send.udp": _socket_io(
         "socket_send",
-        {"ret": 12, "nr": SENDTO, "kf": events.ADDRESS | events.CLAIMED, "pad": len(_TO)},
+        {"ret": 12, "nr": SENDTO, "kf": events.ADDRESS | events.CLAIMED, "extra": len(_TO)},
         _TO,
         **_UDP,
         local=LOOPBACK,
@@ -581,7 +581,7 @@ SCENES: dict[str, Scene] = {
     "socket_receive": _socket_io("socket_receive", {"ret": 100, "nr": RECVFROM}),
     "socket_receive.udp": _socket_io(
         "socket_receive",
-        {"ret": 12, "nr": RECVFROM, "kf": events.ADDRESS | events.CLAIMED, "pad": len(_TO)},
+        {"ret": 12, "nr": RECVFROM, "kf": events.ADDRESS | events.CLAIMED, "extra": len(_TO)},
         _TO,
         **_UDP,
         local=LOOPBACK,

@@ -31,16 +31,29 @@ def test_control_record_gives_its_members_and_blobs(name: str) -> None:
 
 @pytest.mark.parametrize("name", BULK)
 def test_bulk_record_gives_its_members_and_tail(name: str) -> None:
-    record = decode.bulk(fakes.bulk(name, b"tail", ret=-(1 << 40), key=(1 << 64) - 1, fd=-1), 5)
+    closes = name.endswith("_close")
+    record = decode.bulk(fakes.bulk(name, b"" if closes else b"tail", ret=-(1 << 31), key=(1 << 64) - 1, fd=-1), 5)
+    values = record.values
     assert record.kind.name == name
-    assert (record.values["ret"], record.values["key"], record.values["fd"], record.values["cpu"]) == (
-        -(1 << 40),
-        -1,
-        -1,
-        5,
-    )
-    if events.bulk_layout(record.kind).size == decode.ADDRESS_AT:
-        assert record.blobs["tail"].startswith(b"tail")
+    assert (values["ret"], values["key"], values["fd"], values["cpu"]) == (-(1 << 31), 0 if closes else -1, -1, 5)
+    assert record.blobs["tail"].startswith(b"" if closes else b"tail")
+
+
+@pytest.mark.parametrize("ret", [1 << 31, (1 << 32) + 5, (1 << 40) - 1, -(1 << 31) - 1, 7])
+@pytest.mark.parametrize("kf", [0, events.BEGIN, events.ADDRESS])
+def test_a_return_value_that_needs_more_than_its_word_is_whole(ret: int, kf: int) -> None:
+    raw = fakes.bulk("socket_send", b"address" if kf & events.ADDRESS else b"", ret=ret, kf=kf, extra=7 if kf & events.ADDRESS else 0)
+    record = decode.bulk(raw, 0)
+    assert record.values["ret"] == ret
+    assert record.values["extra"] & 0xFFFFFFFF == (7 if kf & events.ADDRESS else 0)
+
+
+@pytest.mark.parametrize(("kf", "size"), [(0, 40), (events.BEGIN, 48), (events.WIDE, 56), (events.ADDRESS, 56)])
+def test_a_record_without_what_its_flags_say_is_refused(kf: int, size: int) -> None:
+    whole = events.bulk_layout(events.EVENT["file_read"]).struct.pack(33, size // 8, 1, 2, 3, 4, 5, 6, 7, kf, 8, 9, 0)
+    assert decode.bulk(whole[:size], 0).values["tid"] == 1
+    with pytest.raises(decode.DecodeError):
+        decode.bulk(whole[: size - 8], 0)
 
 
 def test_definitions_give_their_members_and_tail() -> None:

@@ -97,7 +97,7 @@ def test_direction_is_that_of_the_connection(name: str, direction: str | None) -
 @pytest.mark.parametrize("name", ["socket_send", "socket_receive"])
 def test_the_address_of_a_message_is_the_far_end(name: str) -> None:
     address = sockaddr("192.0.2.9", 53)
-    record = decode.bulk(fakes.bulk(name, address, kf=events.ADDRESS, pad=len(address)), 0)
+    record = decode.bulk(fakes.bulk(name, address, kf=events.ADDRESS, extra=len(address)), 0)
     found = describe.bulk_claim(record, None)
     assert found.sections == {"destination": {"ip": "192.0.2.9", "port": 53}}
     assert found.ebpf["claimed"] is True

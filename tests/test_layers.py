@@ -43,6 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "processacts",
             "templates",
             "fastpath",
+            "fastrecords",
             "fasttext",
             "ahead",
             "mirror",

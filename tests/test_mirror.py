@@ -239,7 +239,7 @@ def test_what_an_entry_held_before_does_not_come_back() -> None:
     for key, generation in ((1, 7), (2, 9)):
         bench.kernel.bulk(0, "file_open", key=key, fd=3, kf=events.BEGIN, session=1, generation=generation)
     bench.kernel.bulk(
-        0, "socket_send", fakes.sockaddr("192.0.2.1", 1), fd=3, session=1, generation=9, kf=events.ADDRESS, pad=16
+        0, "socket_send", fakes.sockaddr("192.0.2.1", 1), fd=3, session=1, generation=9, kf=events.ADDRESS, extra=16
     )
     found = bench.documents()
     assert [one["file"]["path"][:6] for one in found] == ["/long/", "/short", "/short"]

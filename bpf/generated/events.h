@@ -36,7 +36,7 @@ _Static_assert(__builtin_offsetof(struct task_facts, comm) == 72, "task_facts.co
 
 struct record {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
   u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
@@ -52,31 +52,29 @@ _Static_assert(__builtin_offsetof(struct record, key) == 24, "record.key");
 
 struct bulk_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
 };
-_Static_assert(sizeof(struct bulk_event) == 56, "bulk_event");
+_Static_assert(sizeof(struct bulk_event) == 40, "bulk_event");
 _Static_assert(__builtin_offsetof(struct bulk_event, type) == 0, "bulk_event.type");
 _Static_assert(__builtin_offsetof(struct bulk_event, units) == 2, "bulk_event.units");
 _Static_assert(__builtin_offsetof(struct bulk_event, tid) == 4, "bulk_event.tid");
 _Static_assert(__builtin_offsetof(struct bulk_event, ts) == 8, "bulk_event.ts");
 _Static_assert(__builtin_offsetof(struct bulk_event, seq) == 16, "bulk_event.seq");
-_Static_assert(__builtin_offsetof(struct bulk_event, key) == 24, "bulk_event.key");
-_Static_assert(__builtin_offsetof(struct bulk_event, ret) == 32, "bulk_event.ret");
-_Static_assert(__builtin_offsetof(struct bulk_event, nr) == 40, "bulk_event.nr");
-_Static_assert(__builtin_offsetof(struct bulk_event, kf) == 42, "bulk_event.kf");
-_Static_assert(__builtin_offsetof(struct bulk_event, fd) == 44, "bulk_event.fd");
-_Static_assert(__builtin_offsetof(struct bulk_event, session) == 48, "bulk_event.session");
-_Static_assert(__builtin_offsetof(struct bulk_event, generation) == 52, "bulk_event.generation");
+_Static_assert(__builtin_offsetof(struct bulk_event, generation) == 20, "bulk_event.generation");
+_Static_assert(__builtin_offsetof(struct bulk_event, ret) == 24, "bulk_event.ret");
+_Static_assert(__builtin_offsetof(struct bulk_event, fd) == 28, "bulk_event.fd");
+_Static_assert(__builtin_offsetof(struct bulk_event, nr) == 32, "bulk_event.nr");
+_Static_assert(__builtin_offsetof(struct bulk_event, kf) == 34, "bulk_event.kf");
+_Static_assert(__builtin_offsetof(struct bulk_event, session) == 36, "bulk_event.session");
 
 struct control_event {
   u32 length;  /* total length in bytes */
@@ -146,7 +144,7 @@ _Static_assert(__builtin_offsetof(struct control_event, comm) == 152, "control_e
 
 struct task_definition {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
   u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
@@ -194,9 +192,37 @@ _Static_assert(__builtin_offsetof(struct task_definition, t_comm) == 104, "task_
 _Static_assert(__builtin_offsetof(struct task_definition, cgroup_bytes) == 120, "task_definition.cgroup_bytes");
 _Static_assert(__builtin_offsetof(struct task_definition, pad) == 124, "task_definition.pad");
 
+struct session_definition {
+  u16 type;  /* event id, or a definition's */
+  u16 units;  /* length in units of 8 bytes */
+  u32 tid;  /* thread id */
+  u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
+  u16 nr;  /* syscall */
+  u16 kf;  /* flags */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
+  u64 key;  /* object key; not there in a record of a session that goes on */
+};
+_Static_assert(sizeof(struct session_definition) == 48, "session_definition");
+_Static_assert(__builtin_offsetof(struct session_definition, type) == 0, "session_definition.type");
+_Static_assert(__builtin_offsetof(struct session_definition, units) == 2, "session_definition.units");
+_Static_assert(__builtin_offsetof(struct session_definition, tid) == 4, "session_definition.tid");
+_Static_assert(__builtin_offsetof(struct session_definition, ts) == 8, "session_definition.ts");
+_Static_assert(__builtin_offsetof(struct session_definition, seq) == 16, "session_definition.seq");
+_Static_assert(__builtin_offsetof(struct session_definition, generation) == 20, "session_definition.generation");
+_Static_assert(__builtin_offsetof(struct session_definition, ret) == 24, "session_definition.ret");
+_Static_assert(__builtin_offsetof(struct session_definition, fd) == 28, "session_definition.fd");
+_Static_assert(__builtin_offsetof(struct session_definition, nr) == 32, "session_definition.nr");
+_Static_assert(__builtin_offsetof(struct session_definition, kf) == 34, "session_definition.kf");
+_Static_assert(__builtin_offsetof(struct session_definition, session) == 36, "session_definition.session");
+_Static_assert(__builtin_offsetof(struct session_definition, key) == 40, "session_definition.key");
+
 struct file_definition {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
   u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
@@ -230,7 +256,7 @@ _Static_assert(__builtin_offsetof(struct file_definition, bytes) == 68, "file_de
 
 struct socket_definition {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
   u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
@@ -428,241 +454,225 @@ _Static_assert(__builtin_offsetof(struct mapping, pad) == 60, "mapping.pad");
 
 struct file_open_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
+  u64 key;  /* object key; not there in a record of a session that goes on */
   u64 oflags;  /* open flags */
 };
-_Static_assert(sizeof(struct file_open_event) == 64, "file_open_event");
+_Static_assert(sizeof(struct file_open_event) == 56, "file_open_event");
 _Static_assert(__builtin_offsetof(struct file_open_event, type) == 0, "file_open_event.type");
 _Static_assert(__builtin_offsetof(struct file_open_event, units) == 2, "file_open_event.units");
 _Static_assert(__builtin_offsetof(struct file_open_event, tid) == 4, "file_open_event.tid");
 _Static_assert(__builtin_offsetof(struct file_open_event, ts) == 8, "file_open_event.ts");
 _Static_assert(__builtin_offsetof(struct file_open_event, seq) == 16, "file_open_event.seq");
-_Static_assert(__builtin_offsetof(struct file_open_event, key) == 24, "file_open_event.key");
-_Static_assert(__builtin_offsetof(struct file_open_event, ret) == 32, "file_open_event.ret");
-_Static_assert(__builtin_offsetof(struct file_open_event, nr) == 40, "file_open_event.nr");
-_Static_assert(__builtin_offsetof(struct file_open_event, kf) == 42, "file_open_event.kf");
-_Static_assert(__builtin_offsetof(struct file_open_event, fd) == 44, "file_open_event.fd");
-_Static_assert(__builtin_offsetof(struct file_open_event, session) == 48, "file_open_event.session");
-_Static_assert(__builtin_offsetof(struct file_open_event, generation) == 52, "file_open_event.generation");
-_Static_assert(__builtin_offsetof(struct file_open_event, oflags) == 56, "file_open_event.oflags");
+_Static_assert(__builtin_offsetof(struct file_open_event, generation) == 20, "file_open_event.generation");
+_Static_assert(__builtin_offsetof(struct file_open_event, ret) == 24, "file_open_event.ret");
+_Static_assert(__builtin_offsetof(struct file_open_event, fd) == 28, "file_open_event.fd");
+_Static_assert(__builtin_offsetof(struct file_open_event, nr) == 32, "file_open_event.nr");
+_Static_assert(__builtin_offsetof(struct file_open_event, kf) == 34, "file_open_event.kf");
+_Static_assert(__builtin_offsetof(struct file_open_event, session) == 36, "file_open_event.session");
+_Static_assert(__builtin_offsetof(struct file_open_event, key) == 40, "file_open_event.key");
+_Static_assert(__builtin_offsetof(struct file_open_event, oflags) == 48, "file_open_event.oflags");
 
 struct file_read_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
-  u64 pad;
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
+  u64 key;  /* object key; not there in a record of a session that goes on */
+  u64 extra;  /* length of the address that follows; upper half: with WIDE what `ret` has no room for */
 };
-_Static_assert(sizeof(struct file_read_event) == 64, "file_read_event");
+_Static_assert(sizeof(struct file_read_event) == 56, "file_read_event");
 _Static_assert(__builtin_offsetof(struct file_read_event, type) == 0, "file_read_event.type");
 _Static_assert(__builtin_offsetof(struct file_read_event, units) == 2, "file_read_event.units");
 _Static_assert(__builtin_offsetof(struct file_read_event, tid) == 4, "file_read_event.tid");
 _Static_assert(__builtin_offsetof(struct file_read_event, ts) == 8, "file_read_event.ts");
 _Static_assert(__builtin_offsetof(struct file_read_event, seq) == 16, "file_read_event.seq");
-_Static_assert(__builtin_offsetof(struct file_read_event, key) == 24, "file_read_event.key");
-_Static_assert(__builtin_offsetof(struct file_read_event, ret) == 32, "file_read_event.ret");
-_Static_assert(__builtin_offsetof(struct file_read_event, nr) == 40, "file_read_event.nr");
-_Static_assert(__builtin_offsetof(struct file_read_event, kf) == 42, "file_read_event.kf");
-_Static_assert(__builtin_offsetof(struct file_read_event, fd) == 44, "file_read_event.fd");
-_Static_assert(__builtin_offsetof(struct file_read_event, session) == 48, "file_read_event.session");
-_Static_assert(__builtin_offsetof(struct file_read_event, generation) == 52, "file_read_event.generation");
-_Static_assert(__builtin_offsetof(struct file_read_event, pad) == 56, "file_read_event.pad");
+_Static_assert(__builtin_offsetof(struct file_read_event, generation) == 20, "file_read_event.generation");
+_Static_assert(__builtin_offsetof(struct file_read_event, ret) == 24, "file_read_event.ret");
+_Static_assert(__builtin_offsetof(struct file_read_event, fd) == 28, "file_read_event.fd");
+_Static_assert(__builtin_offsetof(struct file_read_event, nr) == 32, "file_read_event.nr");
+_Static_assert(__builtin_offsetof(struct file_read_event, kf) == 34, "file_read_event.kf");
+_Static_assert(__builtin_offsetof(struct file_read_event, session) == 36, "file_read_event.session");
+_Static_assert(__builtin_offsetof(struct file_read_event, key) == 40, "file_read_event.key");
+_Static_assert(__builtin_offsetof(struct file_read_event, extra) == 48, "file_read_event.extra");
 
 struct file_write_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
-  u64 pad;
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
+  u64 key;  /* object key; not there in a record of a session that goes on */
+  u64 extra;  /* length of the address that follows; upper half: with WIDE what `ret` has no room for */
 };
-_Static_assert(sizeof(struct file_write_event) == 64, "file_write_event");
+_Static_assert(sizeof(struct file_write_event) == 56, "file_write_event");
 _Static_assert(__builtin_offsetof(struct file_write_event, type) == 0, "file_write_event.type");
 _Static_assert(__builtin_offsetof(struct file_write_event, units) == 2, "file_write_event.units");
 _Static_assert(__builtin_offsetof(struct file_write_event, tid) == 4, "file_write_event.tid");
 _Static_assert(__builtin_offsetof(struct file_write_event, ts) == 8, "file_write_event.ts");
 _Static_assert(__builtin_offsetof(struct file_write_event, seq) == 16, "file_write_event.seq");
-_Static_assert(__builtin_offsetof(struct file_write_event, key) == 24, "file_write_event.key");
-_Static_assert(__builtin_offsetof(struct file_write_event, ret) == 32, "file_write_event.ret");
-_Static_assert(__builtin_offsetof(struct file_write_event, nr) == 40, "file_write_event.nr");
-_Static_assert(__builtin_offsetof(struct file_write_event, kf) == 42, "file_write_event.kf");
-_Static_assert(__builtin_offsetof(struct file_write_event, fd) == 44, "file_write_event.fd");
-_Static_assert(__builtin_offsetof(struct file_write_event, session) == 48, "file_write_event.session");
-_Static_assert(__builtin_offsetof(struct file_write_event, generation) == 52, "file_write_event.generation");
-_Static_assert(__builtin_offsetof(struct file_write_event, pad) == 56, "file_write_event.pad");
+_Static_assert(__builtin_offsetof(struct file_write_event, generation) == 20, "file_write_event.generation");
+_Static_assert(__builtin_offsetof(struct file_write_event, ret) == 24, "file_write_event.ret");
+_Static_assert(__builtin_offsetof(struct file_write_event, fd) == 28, "file_write_event.fd");
+_Static_assert(__builtin_offsetof(struct file_write_event, nr) == 32, "file_write_event.nr");
+_Static_assert(__builtin_offsetof(struct file_write_event, kf) == 34, "file_write_event.kf");
+_Static_assert(__builtin_offsetof(struct file_write_event, session) == 36, "file_write_event.session");
+_Static_assert(__builtin_offsetof(struct file_write_event, key) == 40, "file_write_event.key");
+_Static_assert(__builtin_offsetof(struct file_write_event, extra) == 48, "file_write_event.extra");
 
 struct file_close_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
   u64 read_count;  /* reads or receives since the record before */
   u64 read_bytes;  /* their bytes */
   u64 write_count;  /* writes or sends since the record before */
   u64 write_bytes;  /* their bytes */
   u64 reason;  /* why the record was made */
-  u64 pad;
-  u64 pad2;
-  u64 pad3;
 };
-_Static_assert(sizeof(struct file_close_event) == 120, "file_close_event");
+_Static_assert(sizeof(struct file_close_event) == 80, "file_close_event");
 _Static_assert(__builtin_offsetof(struct file_close_event, type) == 0, "file_close_event.type");
 _Static_assert(__builtin_offsetof(struct file_close_event, units) == 2, "file_close_event.units");
 _Static_assert(__builtin_offsetof(struct file_close_event, tid) == 4, "file_close_event.tid");
 _Static_assert(__builtin_offsetof(struct file_close_event, ts) == 8, "file_close_event.ts");
 _Static_assert(__builtin_offsetof(struct file_close_event, seq) == 16, "file_close_event.seq");
-_Static_assert(__builtin_offsetof(struct file_close_event, key) == 24, "file_close_event.key");
-_Static_assert(__builtin_offsetof(struct file_close_event, ret) == 32, "file_close_event.ret");
-_Static_assert(__builtin_offsetof(struct file_close_event, nr) == 40, "file_close_event.nr");
-_Static_assert(__builtin_offsetof(struct file_close_event, kf) == 42, "file_close_event.kf");
-_Static_assert(__builtin_offsetof(struct file_close_event, fd) == 44, "file_close_event.fd");
-_Static_assert(__builtin_offsetof(struct file_close_event, session) == 48, "file_close_event.session");
-_Static_assert(__builtin_offsetof(struct file_close_event, generation) == 52, "file_close_event.generation");
-_Static_assert(__builtin_offsetof(struct file_close_event, read_count) == 56, "file_close_event.read_count");
-_Static_assert(__builtin_offsetof(struct file_close_event, read_bytes) == 64, "file_close_event.read_bytes");
-_Static_assert(__builtin_offsetof(struct file_close_event, write_count) == 72, "file_close_event.write_count");
-_Static_assert(__builtin_offsetof(struct file_close_event, write_bytes) == 80, "file_close_event.write_bytes");
-_Static_assert(__builtin_offsetof(struct file_close_event, reason) == 88, "file_close_event.reason");
-_Static_assert(__builtin_offsetof(struct file_close_event, pad) == 96, "file_close_event.pad");
-_Static_assert(__builtin_offsetof(struct file_close_event, pad2) == 104, "file_close_event.pad2");
-_Static_assert(__builtin_offsetof(struct file_close_event, pad3) == 112, "file_close_event.pad3");
+_Static_assert(__builtin_offsetof(struct file_close_event, generation) == 20, "file_close_event.generation");
+_Static_assert(__builtin_offsetof(struct file_close_event, ret) == 24, "file_close_event.ret");
+_Static_assert(__builtin_offsetof(struct file_close_event, fd) == 28, "file_close_event.fd");
+_Static_assert(__builtin_offsetof(struct file_close_event, nr) == 32, "file_close_event.nr");
+_Static_assert(__builtin_offsetof(struct file_close_event, kf) == 34, "file_close_event.kf");
+_Static_assert(__builtin_offsetof(struct file_close_event, session) == 36, "file_close_event.session");
+_Static_assert(__builtin_offsetof(struct file_close_event, read_count) == 40, "file_close_event.read_count");
+_Static_assert(__builtin_offsetof(struct file_close_event, read_bytes) == 48, "file_close_event.read_bytes");
+_Static_assert(__builtin_offsetof(struct file_close_event, write_count) == 56, "file_close_event.write_count");
+_Static_assert(__builtin_offsetof(struct file_close_event, write_bytes) == 64, "file_close_event.write_bytes");
+_Static_assert(__builtin_offsetof(struct file_close_event, reason) == 72, "file_close_event.reason");
 
 struct socket_send_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
-  u64 pad;
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
+  u64 key;  /* object key; not there in a record of a session that goes on */
+  u64 extra;  /* length of the address that follows; upper half: with WIDE what `ret` has no room for */
 };
-_Static_assert(sizeof(struct socket_send_event) == 64, "socket_send_event");
+_Static_assert(sizeof(struct socket_send_event) == 56, "socket_send_event");
 _Static_assert(__builtin_offsetof(struct socket_send_event, type) == 0, "socket_send_event.type");
 _Static_assert(__builtin_offsetof(struct socket_send_event, units) == 2, "socket_send_event.units");
 _Static_assert(__builtin_offsetof(struct socket_send_event, tid) == 4, "socket_send_event.tid");
 _Static_assert(__builtin_offsetof(struct socket_send_event, ts) == 8, "socket_send_event.ts");
 _Static_assert(__builtin_offsetof(struct socket_send_event, seq) == 16, "socket_send_event.seq");
-_Static_assert(__builtin_offsetof(struct socket_send_event, key) == 24, "socket_send_event.key");
-_Static_assert(__builtin_offsetof(struct socket_send_event, ret) == 32, "socket_send_event.ret");
-_Static_assert(__builtin_offsetof(struct socket_send_event, nr) == 40, "socket_send_event.nr");
-_Static_assert(__builtin_offsetof(struct socket_send_event, kf) == 42, "socket_send_event.kf");
-_Static_assert(__builtin_offsetof(struct socket_send_event, fd) == 44, "socket_send_event.fd");
-_Static_assert(__builtin_offsetof(struct socket_send_event, session) == 48, "socket_send_event.session");
-_Static_assert(__builtin_offsetof(struct socket_send_event, generation) == 52, "socket_send_event.generation");
-_Static_assert(__builtin_offsetof(struct socket_send_event, pad) == 56, "socket_send_event.pad");
+_Static_assert(__builtin_offsetof(struct socket_send_event, generation) == 20, "socket_send_event.generation");
+_Static_assert(__builtin_offsetof(struct socket_send_event, ret) == 24, "socket_send_event.ret");
+_Static_assert(__builtin_offsetof(struct socket_send_event, fd) == 28, "socket_send_event.fd");
+_Static_assert(__builtin_offsetof(struct socket_send_event, nr) == 32, "socket_send_event.nr");
+_Static_assert(__builtin_offsetof(struct socket_send_event, kf) == 34, "socket_send_event.kf");
+_Static_assert(__builtin_offsetof(struct socket_send_event, session) == 36, "socket_send_event.session");
+_Static_assert(__builtin_offsetof(struct socket_send_event, key) == 40, "socket_send_event.key");
+_Static_assert(__builtin_offsetof(struct socket_send_event, extra) == 48, "socket_send_event.extra");
 
 struct socket_receive_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
-  u64 pad;
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
+  u64 key;  /* object key; not there in a record of a session that goes on */
+  u64 extra;  /* length of the address that follows; upper half: with WIDE what `ret` has no room for */
 };
-_Static_assert(sizeof(struct socket_receive_event) == 64, "socket_receive_event");
+_Static_assert(sizeof(struct socket_receive_event) == 56, "socket_receive_event");
 _Static_assert(__builtin_offsetof(struct socket_receive_event, type) == 0, "socket_receive_event.type");
 _Static_assert(__builtin_offsetof(struct socket_receive_event, units) == 2, "socket_receive_event.units");
 _Static_assert(__builtin_offsetof(struct socket_receive_event, tid) == 4, "socket_receive_event.tid");
 _Static_assert(__builtin_offsetof(struct socket_receive_event, ts) == 8, "socket_receive_event.ts");
 _Static_assert(__builtin_offsetof(struct socket_receive_event, seq) == 16, "socket_receive_event.seq");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, key) == 24, "socket_receive_event.key");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, ret) == 32, "socket_receive_event.ret");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, nr) == 40, "socket_receive_event.nr");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, kf) == 42, "socket_receive_event.kf");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, fd) == 44, "socket_receive_event.fd");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, session) == 48, "socket_receive_event.session");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, generation) == 52, "socket_receive_event.generation");
-_Static_assert(__builtin_offsetof(struct socket_receive_event, pad) == 56, "socket_receive_event.pad");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, generation) == 20, "socket_receive_event.generation");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, ret) == 24, "socket_receive_event.ret");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, fd) == 28, "socket_receive_event.fd");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, nr) == 32, "socket_receive_event.nr");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, kf) == 34, "socket_receive_event.kf");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, session) == 36, "socket_receive_event.session");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, key) == 40, "socket_receive_event.key");
+_Static_assert(__builtin_offsetof(struct socket_receive_event, extra) == 48, "socket_receive_event.extra");
 
 struct socket_close_event {
   u16 type;  /* event id, or a definition's */
-  u16 units;  /* length in units of 64 bytes */
+  u16 units;  /* length in units of 8 bytes */
   u32 tid;  /* thread id */
   u64 ts;  /* CLOCK_BOOTTIME ns when the call returned */
-  u64 seq;  /* this CPU's sequence number over both lanes; of a definition: the next one */
-  u64 key;  /* object key */
-  s64 ret;  /* return value */
+  u32 seq;  /* low half of this CPU's sequence number over both lanes; of a definition: of the next one */
+  u32 generation;  /* generation of the session's slot */
+  s32 ret;  /* return value */
+  s32 fd;  /* file descriptor */
   u16 nr;  /* syscall */
   u16 kf;  /* flags */
-  s32 fd;  /* file descriptor */
-  u32 session;  /* slot of the read/write session, 0xffffffff: none */
-  u32 generation;  /* generation of that slot */
+  u32 session;  /* slot of the read/write session, 0xffffffff: none; of a claim the length of its name */
   u64 read_count;  /* reads or receives since the record before */
   u64 read_bytes;  /* their bytes */
   u64 write_count;  /* writes or sends since the record before */
   u64 write_bytes;  /* their bytes */
   u64 reason;  /* why the record was made */
-  u64 pad;
-  u64 pad2;
-  u64 pad3;
 };
-_Static_assert(sizeof(struct socket_close_event) == 120, "socket_close_event");
+_Static_assert(sizeof(struct socket_close_event) == 80, "socket_close_event");
 _Static_assert(__builtin_offsetof(struct socket_close_event, type) == 0, "socket_close_event.type");
 _Static_assert(__builtin_offsetof(struct socket_close_event, units) == 2, "socket_close_event.units");
 _Static_assert(__builtin_offsetof(struct socket_close_event, tid) == 4, "socket_close_event.tid");
 _Static_assert(__builtin_offsetof(struct socket_close_event, ts) == 8, "socket_close_event.ts");
 _Static_assert(__builtin_offsetof(struct socket_close_event, seq) == 16, "socket_close_event.seq");
-_Static_assert(__builtin_offsetof(struct socket_close_event, key) == 24, "socket_close_event.key");
-_Static_assert(__builtin_offsetof(struct socket_close_event, ret) == 32, "socket_close_event.ret");
-_Static_assert(__builtin_offsetof(struct socket_close_event, nr) == 40, "socket_close_event.nr");
-_Static_assert(__builtin_offsetof(struct socket_close_event, kf) == 42, "socket_close_event.kf");
-_Static_assert(__builtin_offsetof(struct socket_close_event, fd) == 44, "socket_close_event.fd");
-_Static_assert(__builtin_offsetof(struct socket_close_event, session) == 48, "socket_close_event.session");
-_Static_assert(__builtin_offsetof(struct socket_close_event, generation) == 52, "socket_close_event.generation");
-_Static_assert(__builtin_offsetof(struct socket_close_event, read_count) == 56, "socket_close_event.read_count");
-_Static_assert(__builtin_offsetof(struct socket_close_event, read_bytes) == 64, "socket_close_event.read_bytes");
-_Static_assert(__builtin_offsetof(struct socket_close_event, write_count) == 72, "socket_close_event.write_count");
-_Static_assert(__builtin_offsetof(struct socket_close_event, write_bytes) == 80, "socket_close_event.write_bytes");
-_Static_assert(__builtin_offsetof(struct socket_close_event, reason) == 88, "socket_close_event.reason");
-_Static_assert(__builtin_offsetof(struct socket_close_event, pad) == 96, "socket_close_event.pad");
-_Static_assert(__builtin_offsetof(struct socket_close_event, pad2) == 104, "socket_close_event.pad2");
-_Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "socket_close_event.pad3");
+_Static_assert(__builtin_offsetof(struct socket_close_event, generation) == 20, "socket_close_event.generation");
+_Static_assert(__builtin_offsetof(struct socket_close_event, ret) == 24, "socket_close_event.ret");
+_Static_assert(__builtin_offsetof(struct socket_close_event, fd) == 28, "socket_close_event.fd");
+_Static_assert(__builtin_offsetof(struct socket_close_event, nr) == 32, "socket_close_event.nr");
+_Static_assert(__builtin_offsetof(struct socket_close_event, kf) == 34, "socket_close_event.kf");
+_Static_assert(__builtin_offsetof(struct socket_close_event, session) == 36, "socket_close_event.session");
+_Static_assert(__builtin_offsetof(struct socket_close_event, read_count) == 40, "socket_close_event.read_count");
+_Static_assert(__builtin_offsetof(struct socket_close_event, read_bytes) == 48, "socket_close_event.read_bytes");
+_Static_assert(__builtin_offsetof(struct socket_close_event, write_count) == 56, "socket_close_event.write_count");
+_Static_assert(__builtin_offsetof(struct socket_close_event, write_bytes) == 64, "socket_close_event.write_bytes");
+_Static_assert(__builtin_offsetof(struct socket_close_event, reason) == 72, "socket_close_event.reason");
 
 #define DEF_TASK 1
 #define DEF_FILE 2
@@ -706,6 +716,7 @@ _Static_assert(__builtin_offsetof(struct socket_close_event, pad3) == 112, "sock
 #define KERNEL_BPF 81
 #define KERNEL_IO_URING 82
 #define KERNEL_IO_URING_REQUEST 100
+#define KF_WIDE 16384
 #define KF_QUIET 8192
 #define KF_PENDING 2048
 #define KF_URING 4096

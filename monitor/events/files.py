@@ -5,6 +5,7 @@ Holds data, never behaviour.
 
 from __future__ import annotations
 
+from monitor.events.records import EXTRA, KEY
 from monitor.events.shown import (
     ASKED_MODE,
     BY_NAME,
@@ -31,14 +32,14 @@ from monitor.model import EventType, Field, Shown
 FILES: tuple[EventType, ...] = (
     EventType(32, "file_open", "bulk", "A file was opened.", "file", ("access",), "open", EXIT,
               ("open", "openat", "openat2", "creat", "open_by_handle_at"),
-              (Field("oflags", "u64", "ebpf.flags", "keyword", "open flags", "open_flags"),), (),
+              (KEY, Field("oflags", "u64", "ebpf.flags", "keyword", "open flags", "open_flags")), (),
               (source("file (the kernel's file object); caller: of a failed call"), CLAIM, QUIET_SHOWN, *CUT), "file", "file -> process",
               "cat FILE", FOLD),
     EventType(33, "file_read", "bulk", "A process read from a file: the first time, or each time when folding is off.",
-              "file", ("access",), "read", EXIT, (*READS, *MOVES), (Field("pad", "u64"),), (), (KERNEL_FILE, QUIET_SHOWN, *CUT), "file", "file -> process",
+              "file", ("access",), "read", EXIT, (*READS, *MOVES), (KEY, EXTRA), (), (KERNEL_FILE, QUIET_SHOWN, *CUT), "file", "file -> process",
               "cat FILE", FOLD),
     EventType(34, "file_write", "bulk", "A process wrote to a file: the first time, or each time when folding is off.",
-              "file", ("change",), "write", EXIT, (*WRITES, *MOVES), (Field("pad", "u64"),), (), (KERNEL_FILE, *CUT), "file", "process -> file",
+              "file", ("change",), "write", EXIT, (*WRITES, *MOVES), (KEY, EXTRA), (), (KERNEL_FILE, *CUT), "file", "process -> file",
               "echo x > FILE", FOLD),
     EventType(35, "file_close", "bulk", "An open file's session ended, with the totals of what passed.", "file", ("access",),
               "close", EXIT, ("close", "dup2", "dup3", "close_range"), TOTALS, (), (KERNEL_FILE, QUIET_SHOWN, *CUT), "file", "totals",

@@ -36,7 +36,9 @@ URING = 4096
 """A request of io_uring: `nr` is its operation."""
 QUIET = 8192
 """The object is quiet: profile `standard` would have left this out."""
-KF = {"QUIET": QUIET, "PENDING": PENDING, "URING": URING, "HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
+WIDE = 16384
+"""`extra` has the upper half of the return value: a call that moved 2 GB or more in several messages."""
+KF = {"WIDE": WIDE, "QUIET": QUIET, "PENDING": PENDING, "URING": URING, "HOOKED": HOOKED, "CREATED": CREATED, "CLAIMED": CLAIMED, "BEGIN": BEGIN, "TRUNCATED": TRUNCATED, "RELATIVE": RELATIVE, "ADDRESS": ADDRESS,
       "UNNAMED": UNNAMED, "COMPAT": COMPAT, "MANY": MANY, "REDACTED": REDACTED}
 
 # ---- flags of a file definition ---------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ TASK = Layout("task_facts", (
 
 RECORD = Layout("record", (
     Field("type", "u16", doc="event id, or a definition's"),
-    Field("units", "u16", doc="length in units of 64 bytes"),
+    Field("units", "u16", doc="length in units of 8 bytes"),
     Field("tid", "u32", doc="thread id"),
     Field("ts", "u64", "ebpf.timestamp_ns", doc="CLOCK_BOOTTIME ns when the call returned"),
     Field("seq", "u64", doc="this CPU's sequence number over both lanes; of a definition: the next one"),
@@ -74,14 +76,18 @@ RECORD = Layout("record", (
 ))
 
 BULK = Layout("bulk_event", (
-    *RECORD.fields,
-    Field("ret", "s64", "ebpf.ret", doc="return value"),
+    *RECORD.fields[:4],
+    Field("seq", "u32", doc="low half of this CPU's sequence number over both lanes; of a definition: of the next one"),
+    Field("generation", "u32", doc="generation of the session's slot"),
+    Field("ret", "s32", "ebpf.ret", doc="return value"),
+    Field("fd", "s32", "ebpf.fd", doc="file descriptor"),
     Field("nr", "u16", "ebpf.syscall", "keyword", "syscall", "syscall"),
     Field("kf", "u16", doc="flags"),
-    Field("fd", "s32", "ebpf.fd", doc="file descriptor"),
-    Field("session", "u32", doc="slot of the read/write session, 0xffffffff: none"),
-    Field("generation", "u32", doc="generation of that slot"),
+    Field("session", "u32", doc="slot of the read/write session, 0xffffffff: none; of a claim the length of its name"),
 ))
+"""What a second at 500,000 of them takes of a ring decides how long the reader may stand still: what is not needed is not in it."""
+KEY = Field("key", "u64", doc="object key; not there in a record of a session that goes on")
+EXTRA = Field("extra", "u64", doc="length of the address that follows; upper half: with WIDE what `ret` has no room for")
 
 CONTROL = Layout("control_event", (
     Field("length", "u32", doc="total length in bytes"),
@@ -110,6 +116,8 @@ TASK_DEFINITION = Layout("task_definition", (*RECORD.fields, *(
     Field("t_" + f.name, f.ctype, doc=f.doc) for f in TASK.fields
 ), Field("cgroup_bytes", "u32", doc="bytes of cgroup names that follow, leaf first, each with its NUL"),
    Field("pad", "u32")))
+
+SESSION_DEFINITION = Layout("session_definition", (*BULK.fields, KEY))
 
 FILE_DEFINITION = Layout("file_definition", (
     *RECORD.fields,
@@ -195,7 +203,7 @@ MAPPING = Layout("mapping", (
 ))
 """Blobs of a fixed form."""
 
-LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR, CREDENTIALS, NAMESPACES, TARGET, PROGRAM, MAPPING)
+LAYOUTS = (TASK, RECORD, BULK, CONTROL, TASK_DEFINITION, SESSION_DEFINITION, FILE_DEFINITION, SOCKET_DEFINITION, CONTEXT, ANCESTOR, CREDENTIALS, NAMESPACES, TARGET, PROGRAM, MAPPING)
 
 BLOBS = (
     Blob("executable", 1, "process.executable", "keyword", "path of the running program: kernel's mm->exe_file"),

@@ -15,7 +15,6 @@ TOTALS = (
     Field("write_count", "u64", "ebpf.write.count", doc="writes or sends since the record before"),
     Field("write_bytes", "u64", "ebpf.write.bytes", doc="their bytes"),
     Field("reason", "u64", "ebpf.close.reason", "keyword", "why the record was made", "close_reason"),
-    Field("pad", "u64"), Field("pad2", "u64"), Field("pad3", "u64"),
 )
 FILE_SHOWN: tuple[Shown, ...] = (
     Shown("file.path", "keyword", "the host's path of the object after the act"), Shown("file.name", "keyword", "its last name"),

@@ -5,8 +5,9 @@ Holds data, never behaviour.
 
 from __future__ import annotations
 
+from monitor.events.records import EXTRA, KEY
 from monitor.events.shown import CLAIM, CUT, DIRECTION, EXIT, FOLD, READS, TASK_BLOBS, TOTALS, WRITES
-from monitor.model import EventType, Field, Shown
+from monitor.model import EventType, Shown
 
 SOCKETS: tuple[EventType, ...] = (
     EventType(48, "socket_bind", "control", "A socket got a local address.", "network", ("info",), "bind", EXIT, ("bind", "socketcall"), (),
@@ -20,10 +21,10 @@ SOCKETS: tuple[EventType, ...] = (
     EventType(51, "socket_accept", "control", "A connection was accepted.", "network", ("start", "connection"),
               "connection_accepted", EXIT, ("accept", "accept4", "socketcall"), (), (*TASK_BLOBS, "socket"), (DIRECTION,), "socket", "host -> process", "nc -l -p PORT"),
     EventType(52, "socket_send", "bulk", "A process sent: the first time, or each time when folding is off.", "network",
-              ("connection",), "send", EXIT, ("sendto", "sendmsg", "sendmmsg", *WRITES, "sendfile", "sendfile64", "splice", "socketcall"), (Field("pad", "u64"),), (), (CLAIM, *CUT),
+              ("connection",), "send", EXIT, ("sendto", "sendmsg", "sendmmsg", *WRITES, "sendfile", "sendfile64", "splice", "socketcall"), (KEY, EXTRA), (), (CLAIM, *CUT),
               "socket", "process -> host", "echo x | nc HOST PORT", FOLD),
     EventType(53, "socket_receive", "bulk", "A process received: the first time, or each time when folding is off.", "network",
-              ("connection",), "receive", EXIT, ("recvfrom", "recvmsg", "recvmmsg", "recvmmsg_time64", *READS, "splice", "socketcall"), (Field("pad", "u64"),), (), (CLAIM, *CUT),
+              ("connection",), "receive", EXIT, ("recvfrom", "recvmsg", "recvmmsg", "recvmmsg_time64", *READS, "splice", "socketcall"), (KEY, EXTRA), (), (CLAIM, *CUT),
               "socket", "host -> process", "echo x | nc HOST PORT", FOLD),
     EventType(54, "socket_close", "bulk", "A socket's session ended, with the totals of what passed.", "network",
               ("end", "connection"), "disconnect_received", EXIT, ("close", "dup2", "dup3", "close_range"), TOTALS, (), CUT,
