@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.bench import peers, tracers
+from tests.bench.figures import Figure
 from tests.bench.load import Load, check
 from tests.bench.tracers import Step
 
@@ -44,22 +45,25 @@ class Rivals:
     def round(self, untraced_ns: float) -> None:
         """One search for each peer."""
         for peer in peers.PEERS:
-            if peer.name in self.absent:
-                continue
-            seen: list[Step] = []
-            before = self.rates.setdefault(peer.name, [])
-            try:
-                guess = (before[-1] if before else 0.0) or peer.guess
-                before.append(self.search(peer.name, guess, functools.partial(self._step, peer, seen)))
-            except peers.Absent as reason:
-                self.absent[peer.name] = str(reason)
-                del self.rates[peer.name]
-                continue
-            self.slowdown.setdefault(peer.name, []).append(max(step.load.ns for step in seen) / untraced_ns)
-            self.lines[peer.name] = seen[-1].line_bytes
-            self.tried[peer.name] = max(self.tried.get(peer.name, 0.0), *(step.load.rate for step in seen))
+            if peer.name not in self.absent:
+                self.one(peer, untraced_ns)
 
-    def _step(self, peer: peers.Peer, seen: list[Step], seconds: float, rate: float) -> Step:
+    def one(self, peer: peers.Tracer, untraced_ns: float) -> None:
+        """A search for one peer."""
+        seen: list[Step] = []
+        before = self.rates.setdefault(peer.name, [])
+        try:
+            guess = (before[-1] if before else 0.0) or peer.guess
+            before.append(self.search(peer.name, guess, functools.partial(self._step, peer, seen)))
+        except peers.Absent as reason:
+            self.absent[peer.name] = str(reason)
+            del self.rates[peer.name]
+            return
+        self.slowdown.setdefault(peer.name, []).append(max(step.load.ns for step in seen) / untraced_ns)
+        self.lines[peer.name] = seen[-1].line_bytes
+        self.tried[peer.name] = max(self.tried.get(peer.name, 0.0), *(step.load.rate for step in seen))
+
+    def _step(self, peer: peers.Tracer, seen: list[Step], seconds: float, rate: float) -> Step:
         step = peer.step(self.load, "mix", seconds, rate)
         if step.missing <= peer.tolerance * step.load.total:
             step = replace(step, missing=0, spared=step.missing)
@@ -69,6 +73,28 @@ class Rivals:
     def ratios(self, name: str, ours: list[float]) -> list[float]:
         """Our rate over the peer's, of the same round."""
         return [mine / theirs for mine, theirs in zip(ours, self.rates.get(name, []), strict=False) if theirs]
+
+    def rows(self, ours: list[float]) -> list[Figure]:
+        """Those of all peers."""
+        found = []
+        for peer in peers.PEERS:
+            also = peers.bpftrace_version() if peer is peers.BPFTRACE else ""
+            found += self.figures(peer.name, ours, tolerance=peer.tolerance, also=also)
+        return found
+
+    def figures(self, name: str, ours: list[float], *, tolerance: float = 0.0, also: str = "") -> list[Figure]:
+        """Rate, ratio and what the peer does to the load; one that is not there is a row that says so. `also`: more words."""
+        about = self.absent.get(name, "")
+        if not about:
+            slower = median(self.slowdown[name])
+            about = f"lines of {self.lines[name]:.0f} bytes; the load was {slower:.1f} times slower"
+            about += f"; at most {100 * tolerance:g} % missing" if tolerance else ""
+            about += "" if any(self.rates[name]) else f"; highest rate tried: {self.tried[name]:,.0f}/s"
+        about = "; ".join(filter(None, (also, about)))
+        return [
+            Figure(f"lossless rate, {name}", self.rates.get(name, []), "events/s", note=about),
+            Figure(f"ratio to {name}", self.ratios(name, ours), "", RATIOS.get(name), True),
+        ]
 
 
 # ---- real programs ---------------------------------------------------------------------------------------------------

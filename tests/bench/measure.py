@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.kernel import bpf
-from tests.bench import compare, peers, picture, stress, tracers
+from tests.bench import auditd, compare, peers, picture, stress, tracers
 from tests.bench.figures import Figure
 from tests.bench.load import BrokenBenchmark, Load, LoadRun, machine
 from tests.bench.tracers import Monitor, Step
@@ -83,6 +83,8 @@ class Bench:
     sizes: dict[str, int] = field(default_factory=dict)
     sections: set[str] = field(default_factory=set)
     """those that were measured to their end"""
+    slow_path: bool = field(default_factory=auditd.slow_path)
+    """audit was on before the first of them: they are those of another machine"""
     _user: list[float] = field(default_factory=list)
     _system: list[float] = field(default_factory=list)
     _warm: bool = False
@@ -171,7 +173,7 @@ class Bench:
                 True,
                 f"{self.plan.step_s:g} s a step, documents of {size} bytes (median)",
             ),
-            *self._rivals(rivals, ours),
+            *rivals.rows(ours),
             Figure("user CPU per event, bulk lane", self._user, "us", 0.3, note="lossless steps at 100,000/s and more"),
             Figure(
                 "system CPU per event, bulk lane", self._system, "us", note="mostly the page cache's copy of the lines"
@@ -185,24 +187,6 @@ class Bench:
                 for kind, value in sorted(self.sizes.items())
             ),
         ]
-
-    @staticmethod
-    def _rivals(rivals: compare.Rivals, ours: list[float]) -> list[Figure]:
-        """Rates, ratios and what each does to the load; a peer that is not there is a row that says so."""
-        found = []
-        for peer in peers.PEERS:
-            name, about = peer.name, rivals.absent.get(peer.name, "")
-            if not about:
-                slower = compare.median(rivals.slowdown[name])
-                about = f"lines of {rivals.lines[name]:.0f} bytes; the load was {slower:.1f} times slower"
-                about += f"; at most {100 * peer.tolerance:g} % missing" if peer.tolerance else ""
-                about += "" if any(rivals.rates[name]) else f"; highest rate tried: {rivals.tried[name]:,.0f}/s"
-            if peer is peers.BPFTRACE:
-                about = f"{peers.bpftrace_version()}; {about}"
-            found.append(Figure(f"lossless rate, {name}", rivals.rates.get(name, []), "events/s", note=about))
-            target = compare.RATIOS.get(name)
-            found.append(Figure(f"ratio to {name}", rivals.ratios(name, ours), "", target, True))
-        return found
 
     # --- real programs ---
     def programs(self) -> None:
@@ -220,10 +204,10 @@ class Bench:
             about = str(reason)
         self.figures.append(Figure("web server requests, profile full", rates, "x", 0.93, True, about))
 
-    def _search(self, who: str, rate: float, run: Callable[[float, float], Step]) -> float:
+    def _search(self, who: str, rate: float, run: Callable[[float, float], Step], steps: int = 0) -> float:
         """Steps up while nothing is missing, then halves the gap; the highest achieved rate at which nothing was."""
         good, bad = 0.0, 0.0
-        for _ in range(self.plan.steps if who == "monitor" or self.plan is SMOKE else self.plan.steps - 1):
+        for _ in range(steps or (self.plan.steps if who == "monitor" or self.plan is SMOKE else self.plan.steps - 1)):
             step = self.note(who, run(self.plan.step_s, rate))
             slow = not step.lossless or step.load.rate < SLOWED * rate
             if slow and noisy(step) and self.plan is not SMOKE:
@@ -443,6 +427,32 @@ class Bench:
         for run in (runs.sequences, runs.steady, runs.compressed, runs.pressed, runs.soak):
             self.figures += run()
 
+    # --- on request, and last ---
+    def audit(self) -> None:
+        """auditd in a round of its own after all others, with a monitor just before it: what it leaves on would be in every figure."""
+        wanted = self.plan is not SMOKE and auditd.requested()
+        rivals, ours, left = compare.Rivals(self.load, functools.partial(self._search, steps=6)), list[float](), list[float]()
+        try:
+            if not wanted:
+                raise peers.Absent(auditd.ON_REQUEST)
+            found = auditd.usable()  # before a monitor runs for nothing
+            self.warm()
+            base, plain = self.load.run("mix", self.plan.cost_s), self._timed("full", "get")
+            with tracers.running(self.directory / "trace", "trace", self.problems) as monitor:
+                run = functools.partial(tracers.measured, monitor, self.load, "mix")
+                ours.append(self._search("monitor", self.plan.first_rate, run))
+            print("  auditd: from here on, until a reboot, each later program has the audit slow path", flush=True)
+            with auditd.running(self.load, self.problems) as daemon:
+                rivals.one(daemon, base.ns)
+            if not (self.slow_path or found.enabled):  # else it was there before
+                left.append(self._timed("full", "get") - plain)
+        except peers.Absent as reason:
+            rivals.absent[auditd.NAME] = str(reason)
+        self.figures += rivals.figures(auditd.NAME, ours, also=auditd.LEAVES if wanted and auditd.slow_path() else "")
+        if left:
+            note = f"until a reboot, the rule gone and audit off again; {plain:.0f} ns before"
+            self.figures.append(Figure("added: unrelated syscall (getppid) after auditd", left, "ns", note=note))
+
     # --- the report ---
     def table(self) -> str:
         """All figures, as Markdown."""
@@ -455,6 +465,8 @@ class Bench:
             f"Python {about['python']}; load average {about['load_average']:.2f}. {len(self.steps)} steps traced, "
             f"{noisy_steps} of them noisy; events of others in a step: {foreign:,.0f} (median)."
         )
+        if self.slow_path:
+            head += " auditd was measured since the last reboot: every syscall, untraced ones too, takes the kernel's audit slow path."
         rows = [figure.row() for figure in self.figures]
         return "\n".join(
             [head, "", "| figure | median | range | unit | target | | note |", "|---|---|---|---|---|---|---|", *rows]

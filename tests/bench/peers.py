@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.bench.load import LOAD_NAME, NICE, ROOT, Load, LoadRun
 from tests.bench.tracers import MONITOR_CPU, STOP_SECONDS, Step, cpu_time
@@ -28,11 +29,30 @@ _MOUNTED = (
     "{ [ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; } && "
     'exec "$@"'
 )
-_PINNED = ("taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE))
+PINNED = ("taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE))
 
 
 class Absent(Exception):
     """The peer cannot be measured here; the text says why."""
+
+
+class Tracer(Protocol):
+    """What a search for the lossless rate needs of a peer."""
+
+    @property
+    def name(self) -> str:
+        """As its rows call it."""
+
+    @property
+    def guess(self) -> float:
+        """A rate to begin the search with."""
+
+    @property
+    def tolerance(self) -> float:
+        """Share of the acts that may be missing in a step that counts as lossless."""
+
+    def step(self, load: Load, mode: str, seconds: float, rate: float = 0) -> Step:
+        """Runs the load under it. Raises Absent."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +79,9 @@ class Peer:
         output, errors = load.directory / f"{self.program}.out", load.directory / f"{self.program}.err"
         output.unlink(missing_ok=True)
         if self.around:
-            run = load.run(mode, seconds, rate, prefix=[*_PINNED, *self.words(output)])
+            run = load.run(mode, seconds, rate, prefix=[*PINNED, *self.words(output)])
             return self._result(run, output, b"", 0.0, 0.0, 0.0)
-        command = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", *_PINNED, *self.words(output)]
+        command = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", *PINNED, *self.words(output)]
         environment = {**os.environ, "BPFTRACE_PERF_RB_PAGES": "64", "BPFTRACE_STRLEN": "128", "PYTHONPATH": str(ROOT)}
         with errors.open("wb") as told:
             process = subprocess.Popen(command, env=environment, stdout=told, stderr=told)

@@ -22,7 +22,7 @@ from tests.bench.measure import Bench
 from tests.bench.tracers import MONITOR_CPU, Step, account
 
 SWITCH = "EBPF_MONITOR_BENCH"
-SECTIONS = {"throughput", "overflow", "storms", "costs", "programs", "footprint", "extremes"}
+SECTIONS = {"throughput", "overflow", "storms", "costs", "programs", "footprint", "extremes", "audit"}
 """all of them together are a result to keep"""
 
 
@@ -40,7 +40,7 @@ def bench() -> Iterator[Bench]:
     made = Bench(plan, directory / f"work-{os.getpid()}", Load.build(directory / f"work-{os.getpid()}" / "load"))
     try:
         yield made
-        whole = plan is measure.FULL and made.sections == SECTIONS
+        whole = plan is measure.FULL and made.sections == SECTIONS and not made.slow_path
         made.save(ROOT / "docs" / "bench.json" if whole else directory / f"{plan.name}.json")
         print(f"\n\n{made.table()}\n")
     finally:
@@ -84,6 +84,10 @@ def test_a_killed_monitor_is_followed_by_one_that_adopts_and_adds_up(bench: Benc
 
 def test_extremes_add_up(bench: Bench) -> None:
     assert problems_of(bench, "extremes") == []
+
+
+def test_auditd_on_request_at_its_rate_and_last(bench: Bench) -> None:
+    assert problems_of(bench, "audit") == []
 
 
 def step(acts: int, documents: int, lost: int, folded: int) -> Step:
