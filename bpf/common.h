@@ -174,7 +174,7 @@ struct session {          /* reads and writes of one process through one descrip
 /* Never 0, and never the same on two CPUs. */
 #define GENERATION(h, cpu) ((u32)(((h)->seq * NCPU + (cpu)) * 2 + 1))
 
-struct ring { u8 b[RING + SLACK]; };
+struct ring { u64 first; };                 /* and what follows, RING bytes and some: compile.value_sizes */
 struct arguments { u64 ts, a[8]; s64 bytes; u32 compat, call; u8 address[128]; };   /* of the call that is being looked at */
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
 
@@ -206,7 +206,7 @@ BPF_PROG_ARRAY(jump_uring, 16);
 BPF_PROG_ARRAY(jump_submit, 1);
 #endif
 /* state of the reader: it lives as long as the rings do, so that a new reader goes on where a killed one was */
-struct commit_page { u8 b[COMMIT]; };
+struct commit_page { u64 first; };           /* likewise */
 struct mirror_page { u8 b[4096]; };
 BPF_F_TABLE("array", u32, struct commit_page, commit, 1, 1024);
 BPF_F_TABLE("array", u32, struct mirror_page, mirror, MIRROR_PAGES, 1024);
@@ -294,7 +294,7 @@ static inline u8 *room(struct account *h, u32 cpu, u32 need, int derived) {
   struct ring *r;
   if (used + need > (derived ? RING : RING - RING / 20)) return 0;
   r = rings.lookup(&cpu);
-  return r ? &r->b[h->head & (RING - 1)] : 0;
+  return r ? (u8 *)r + (h->head & (RING - 1)) : 0;
 }
 static inline void push(struct account *h, u32 units) {
   barrier();
