@@ -59,11 +59,13 @@ static inline u64 current_task(void) { return CAST(typed_task(), ID_task_struct)
 #define LOW(d, p) { u64 low_; asm volatile("%0 = %1; %0 += 2147418114" : "=r"(low_) : "r"(p)); (d) = low_; }
 
 /* A loop of at most `n` turns. Where the kernel has may_goto (Linux 6.9) the verifier walks the body until nothing new shows, two or
- * three times; else `n` times. It must not know the count then: the low bits of an aligned object's address are nought, but the verifier
- * cannot tell. Loading all programs takes 2.5 s of CPU instead of 5.1 s. The loader makes the marked call and its test one may_goto. */
+ * three times; else `n` times. It must not know the count then, nor that it is below `n`: a test whose answer it knows makes the count
+ * a number that it keeps exact, and each turn a new one. The low bits of an aligned object's address are nought, but the verifier cannot
+ * tell; multiplied, they may be any number to it. Loading all programs takes 0.6 s of CPU instead of 3 s. The loader makes the marked
+ * call and its test one may_goto. */
 #if MAY_GOTO
 static u64 (*may_stop)(void) = (void *)0x7fff0007;
-#define NOUGHT(object) ({ u32 low_bits; LOW(low_bits, object); low_bits & 7; })
+#define NOUGHT(object) ({ u32 low_bits; LOW(low_bits, object); (low_bits & 7) * 0x9E3779B1u; })
 #define EACH(i, n, object) for ((i) = NOUGHT(object); (i) < (n) && !may_stop(); (i)++)
 #else
 #define EACH(i, n, object) for ((i) = 0; (i) < (n); (i)++)
