@@ -59,11 +59,13 @@ static inline u64 current_task(void) { return CAST(typed_task(), ID_task_struct)
 #define LOW(d, p) { u64 low_; asm volatile("%0 = %1; %0 += 2147418114" : "=r"(low_) : "r"(p)); (d) = low_; }
 
 /* A loop of at most `n` turns. Where the kernel has may_goto (Linux 6.9) the verifier walks the body until nothing new shows, two or
- * three times; else `n` times. It must not know the count then: the low bits of an aligned object's address are nought, but the verifier
- * cannot tell. Loading all programs takes 2.5 s of CPU instead of 5.1 s. The loader makes the marked call and its test one may_goto. */
+ * three times; else `n` times. It must not know the count then, nor that it is below `n`: a test whose answer it knows makes the count
+ * a number that it keeps exact, and each turn a new one. The low bits of an aligned object's address are nought, but the verifier cannot
+ * tell; multiplied, they may be any number to it. Loading all programs takes 0.6 s of CPU instead of 3 s. The loader makes the marked
+ * call and its test one may_goto. */
 #if MAY_GOTO
 static u64 (*may_stop)(void) = (void *)0x7fff0007;
-#define NOUGHT(object) ({ u32 low_bits; LOW(low_bits, object); low_bits & 7; })
+#define NOUGHT(object) ({ u32 low_bits; LOW(low_bits, object); (low_bits & 7) * 0x9E3779B1u; })
 #define EACH(i, n, object) for ((i) = NOUGHT(object); (i) < (n) && !may_stop(); (i)++)
 #else
 #define EACH(i, n, object) for ((i) = 0; (i) < (n); (i)++)
@@ -174,7 +176,7 @@ struct session {          /* reads and writes of one process through one descrip
 /* Never 0, and never the same on two CPUs. */
 #define GENERATION(h, cpu) ((u32)(((h)->seq * NCPU + (cpu)) * 2 + 1))
 
-struct ring { u8 b[RING + SLACK]; };
+struct ring { u64 first; };                 /* and what follows, RING bytes and some: compile.value_sizes */
 struct arguments { u64 ts, a[8]; s64 bytes; u32 compat, call; u8 address[128]; };   /* of the call that is being looked at */
 struct known { u64 start, comm0, comm1, cgroups; u32 tgid, tid, exec_id, uid, euid, gid, egid, ppid, login, session; };
 
@@ -206,7 +208,7 @@ BPF_PROG_ARRAY(jump_uring, 16);
 BPF_PROG_ARRAY(jump_submit, 1);
 #endif
 /* state of the reader: it lives as long as the rings do, so that a new reader goes on where a killed one was */
-struct commit_page { u8 b[COMMIT]; };
+struct commit_page { u64 first; };           /* likewise */
 struct mirror_page { u8 b[4096]; };
 BPF_F_TABLE("array", u32, struct commit_page, commit, 1, 1024);
 BPF_F_TABLE("array", u32, struct mirror_page, mirror, MIRROR_PAGES, 1024);
@@ -294,7 +296,7 @@ static inline u8 *room(struct account *h, u32 cpu, u32 need, int derived) {
   struct ring *r;
   if (used + need > (derived ? RING : RING - RING / 20)) return 0;
   r = rings.lookup(&cpu);
-  return r ? &r->b[h->head & (RING - 1)] : 0;
+  return r ? (u8 *)r + (h->head & (RING - 1)) : 0;
 }
 static inline void push(struct account *h, u32 units) {
   barrier();

@@ -240,7 +240,7 @@ static inline int sweep(struct account *h, u32 cpu, u64 ts, u64 task, u32 tgid, 
   if (!max || from >= max) return 0;
   if (to >= max) to = max - 1;
 #pragma nounroll
-  for (i = 0; i < SWEEP; i++) {
+  EACH(i, SWEEP, task) {
     u32 fd = from + i; if (fd > to) return 0;
     u64 tag = session_tag(tgid, exec_id, fd); u32 slot = session_index(tag); struct session *s = sessions.lookup(&slot);
     if (!s || s->tag != tag) continue;

@@ -15,10 +15,11 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing as npt
 
 # enum bpf_prog_type, enum bpf_attach_type and enum bpf_map_type, as far as the monitor uses them
 PROG_TYPE_RAW_TRACEPOINT: Final = 17
@@ -345,18 +346,20 @@ def online_cpus() -> set[int]:
     return found
 
 
-def map_array(fd: int, size: int, *, writable: bool = True) -> npt.NDArray[np.uint8]:
+def map_array(fd: int, size: int, *, writable: bool = True) -> npt.NDArray[numpy.uint8]:
     """The first `size` bytes of an array map made with MAP_FLAG_MMAPABLE, shared with the kernel: no copy, no syscall.
 
     The mapping lives as long as the returned array or a view of it, also after `fd` is closed. Raises BpfError with
     command "mmap" if the map is smaller or cannot be mapped.
     """
+    from numpy import frombuffer, uint8  # the compiling children do without
+
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     try:
         mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, protection)
     except OSError as error:
         raise BpfError("mmap", error.errno or 0, f"descriptor {fd}, {size} bytes") from None
-    return np.frombuffer(mapping, dtype=np.uint8)
+    return frombuffer(mapping, dtype=uint8)
 
 
 # -- pins and what the kernel tells ----------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
-"""Compiles the C text with BCC, in short-lived children: the compiler's 126 MB leave with each.
+"""What is compiled: the C text, its macros and sizes, and the children (compiler.py) that make instructions of it.
 
 Owns how text becomes instructions and map attributes; never loads, attaches or pins (loader.py does).
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor.kernel import BccMissing, bpf, headers, import_bcc, probes, uring
+from monitor.kernel import headers, probes, uring
 from monitor.kernel.btf import Btf
 from monitor.kernel.probes import TAILS
 from monitor.model import EventType
@@ -82,11 +81,18 @@ PRIVATE_MAPS = (
     "jump",
 )
 MAPS = ("calls", "config", "calm", "accounts", "rings", "sessions", "commit", "mirror", "control", "answer")
-_LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
 FILE_ENTRY, TASK_ENTRY, SESSION_ENTRY = 512, 768, 1280
 SLACK = 20480
 SCRATCH = 65536 + 17408
-_PROGRAM = re.compile(r"^int (\w+)\(u64 \*ctx\)", re.MULTILINE)
+_PROGRAM = re.compile(r"^int (\w+)\(.*? \*ctx\) \{(?:[^\n]*|\n.*?^)\}\n", re.MULTILINE | re.DOTALL)
+"""a whole program: on one line, or up to the next brace at the beginning of one"""
+_FLAGS = (
+    "-g0",  # nobody reads debugging information here, and making it takes a quarter of the time
+    *("-Xclang", "-disable-llvm-passes"),  # BCC runs LLVM's passes at -O3 itself, over whatever clang's own have left
+    "-Wno-macro-redefined",
+    "-Wno-unused-value",
+    "-Wno-address-of-packed-member",
+)
 
 
 class CompileError(Exception):
@@ -219,13 +225,13 @@ def source_directory() -> Path:
 
 
 def text(wanted: Collection[str] | None = None, undisturbed: Collection[str] = ()) -> str:
-    """The whole C text; None of it is left out, but of programs that are not `wanted` the compiler makes nothing. Those of
-    `undisturbed` turn preemption off for as long as they run."""
+    """The C text without the programs that are not `wanted`; None: the whole text. Those of `undisturbed` turn preemption off
+    for as long as they run."""
     directory = source_directory()
     whole = "\n".join((directory / name).read_text(encoding="utf-8") for name in SOURCES)
     if wanted is None:
         return whole
-    made = _PROGRAM.sub(lambda found: found[0] if found[1] in wanted else f"static inline {found[0]}", whole)
+    made = _PROGRAM.sub(lambda found: found[0] if found[1] in wanted else "", whole)
     for name in undisturbed:
         made = made.replace(f"\nint {name}(u64 *ctx)", f"\nstatic inline int {name}_body(u64 *ctx)")
         made += f"int {name}(u64 *ctx) {{ preempt_off(); if (!nested()) {name}_body(ctx); preempt_on(); return 0; }}\n"
@@ -238,7 +244,6 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
     found |= {
         "NCPU": made.cpus,
         "RING": made.ring,
-        "SLACK": SLACK,
         "NSENT": made.sent,
         "NTASK": made.tasks,
         "NSESSION": made.sessions,
@@ -247,7 +252,6 @@ def defines(made: Shape, btf: Btf) -> dict[str, int]:
         "NKEPT": 32768,
         "NSLOTS": 256 if set(made.optional) & set(NAME_HOOKS.values()) else 1,
         "NEXITED": 1 if found["HAVE_GROUP_DEAD"] else 4096,
-        "COMMIT": made.commit,
         "MIRROR_PAGES": -(-made.mirror_bytes // 4096),
         "CONTROL_PERF": int(made.perf),
         "CONTROL_PAGES": made.control // 4096,
@@ -276,92 +280,63 @@ def digest(made: Shape) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def compile_text(made: Shape, btf: Btf, wanted: Collection[str]) -> Any:
-    """The BCC object with maps made and the wanted programs compiled. Raises CompileError."""
+def value_sizes(made: Shape) -> dict[str, int]:
+    """Bytes of a value of the maps whose values the C text does not describe: BCC puts an object with a key and a value of
+    each map into the module that it compiles, and with these it took a third of a second to write zeros."""
+    return {"rings": made.ring + SLACK, "commit": made.commit}
+
+
+def compiled(made: Shape, btf: Btf) -> dict[str, Any]:
+    """What BCC makes of the text, as plain data: maps by name with their attributes, programs as base64 of instructions. Where an
+    instruction loads a map's address, its immediate is the map's index in "maps".
+
+    Made by child processes (compiler.py), so that the compiler's memory is gone afterwards: two, where two CPUs may be used. What
+    each does before it makes the first instruction takes 0.5 s of CPU, all instructions take 2 s. Raises CompileError with a
+    child's message.
+    """
+    parts = min(2, len(os.sched_getaffinity(0)))
+    programs = sorted({*made.loaded_for, *made.hooks, *ON_DEMAND})
+    flags = [*(f"-D{name}={value}" for name, value in defines(made, btf).items()), *_FLAGS]
+    maps = (*MAPS, *PRIVATE_MAPS, *(URING_MAPS if made.uring else ()))
     with tempfile.TemporaryDirectory(prefix="ebpf-monitor-") as tree:
         headers.write_tree(tree)
-        os.environ["BCC_KERNEL_SOURCE"] = tree
-        bcc = import_bcc()
-        flags = [f"-D{name}={value}" for name, value in defines(made, btf).items()]
-        try:
-            return bcc.BPF(
-                text=text(wanted, [name for name in made.undisturbed if name in wanted]),
-                # -g0: nobody reads debugging information here, and making it takes a quarter of the time
-                cflags=[*flags, "-g0", "-Wno-macro-redefined", "-Wno-unused-value", "-Wno-address-of-packed-member"],
-            )
-        except Exception as error:  # BCC raises bare Exception
-            raise CompileError(f"BCC could not compile the programs: {error}") from error
-
-
-def compiled(made: Shape, btf: Btf, part: int = 0, parts: int = 1) -> dict[str, Any]:
-    """What BCC made of the text, as plain data: maps by name with their attributes, programs as base64 of instructions (one of
-    `parts` equal parts of them). Where an instruction loads a map's address, its immediate is the map's index in "maps".
-
-    Raises CompileError.
-    """
-    wanted = sorted({*made.loaded_for, *made.hooks, *ON_DEMAND})[part::parts]
-    module = compile_text(made, btf, wanted)
-    maps: list[list[Any]] = []
-    index: dict[int, int] = {}
-    for name in (*MAPS, *PRIVATE_MAPS, *(URING_MAPS if made.uring else ())):
-        about = bpf.map_info(module[name].map_fd)
-        index[module[name].map_fd] = len(maps)
-        maps.append([name, about.type, about.key_size, about.value_size, about.max_entries, about.flags])
-    programs = {}
-    for name in wanted:
-        code = bytearray(module.dump_func(name.encode()))
-        for at in range(0, len(code), 8):
-            if code[at] == _LOAD_ADDRESS and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
-                descriptor = int.from_bytes(code[at + 4 : at + 8], "little")
-                code[at + 4 : at + 8] = index[descriptor].to_bytes(4, "little")
-        programs[name] = base64.b64encode(code).decode()
+        jobs = []
+        for part in range(parts):
+            wanted = programs[part::parts]
+            source = text(wanted, [name for name in made.undisturbed if name in wanted])
+            job = {"tree": tree, "text": source, "flags": flags, "maps": maps, "programs": wanted}
+            jobs.append(Path(tree, f"job-{part}.json"))
+            jobs[-1].write_text(json.dumps(job), encoding="utf-8")
+        halves = _in_children(jobs)
+    sizes = value_sizes(made)
+    for row in halves[0]["maps"]:
+        row[3] = sizes.get(row[0], row[3])
     return {
-        "maps": maps,
-        "programs": programs,
+        "maps": halves[0]["maps"],
+        "programs": {name: code for half in halves for name, code in half["programs"].items()},
         "hooks": made.hooks,
         "loaded_for": made.loaded_for,
         "jumps": made.jumps,
     }
 
 
-def compile_in_children(made: Shape) -> dict[str, Any]:
-    """`compiled` in child processes, so that the compiler's memory is gone afterwards. Two, where there are two CPUs: reading
-    the text is 1 of 5 s, making instructions of it is the rest. Raises CompileError with a child's message."""
-    parts = min(2, os.cpu_count() or 1)
-    command = [sys.executable, "-m", "monitor.kernel.compile", json.dumps(asdict(made))]
+def _in_children(jobs: list[Path]) -> list[dict[str, Any]]:
+    """What a child makes of each job, side by side."""
+    command = [sys.executable, "-m", "monitor.kernel.compiler"]
     place = Path(__file__).resolve().parents[2]
     children = [
-        subprocess.Popen(
-            [*command, str(part), str(parts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place
-        )
-        for part in range(parts)
+        subprocess.Popen([*command, str(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
+        for job in jobs
     ]
-    found: dict[str, Any] = {}
+    found = []
     try:
         for child in children:
             output, errors = child.communicate()
             if child.returncode:
                 raise CompileError((errors.strip() or f"a compiling child ended with {child.returncode}")[-4000:])
-            half = json.loads(output)
-            found = half | {"programs": found.get("programs", {}) | half["programs"]}
+            found.append(json.loads(output))
     finally:
         for child in children:
             child.kill()
             child.communicate()
     return found
-
-
-def main() -> int:
-    """A child: writes what it compiled of a shape to standard output. Arguments: the shape as JSON, part, parts."""
-    given = json.loads(sys.argv[1])
-    made = Shape(**given | {"optional": tuple(given["optional"])})
-    try:
-        json.dump(compiled(made, Btf(), *map(int, sys.argv[2:])), sys.stdout)
-    except (CompileError, BccMissing, probes.ProbeError, bpf.BpfError, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

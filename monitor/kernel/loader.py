@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from monitor.kernel import bpf
+from monitor.kernel import bpf, compile
 from monitor.kernel.btf import Btf
-from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape, compile_in_children
+from monitor.kernel.compile import MAPS, ON_DEMAND, CompileError, Shape
 from monitor.kernel.loops import with_jumps_back, with_may_goto
 
 _LOAD_ADDRESS, _PSEUDO_MAP_FD = 0x18, 1
@@ -52,14 +52,14 @@ def tail_pin(table: str, name: str) -> str:
     return f"tail_{table}_{name}"
 
 
-def obtain(made: Shape, cache: Path | None) -> dict[str, Any]:
+def obtain(made: Shape, btf: Btf, cache: Path | None) -> dict[str, Any]:
     """What BCC makes of the text for this shape and kernel: from the file `cache` if it is sound, else compiled and kept there.
 
     The cache's name must carry the digest of text, shape and kernel. Raises CompileError.
     """
     found = _read(cache) if cache else None
     if found is None:
-        found = compile_in_children(made)
+        found = compile.compiled(made, btf)
         if cache:
             with contextlib.suppress(OSError):  # a full or read-only disk: the next start compiles again
                 _keep(cache, found)

@@ -141,5 +141,5 @@ def open_capture(pin_dir: Path, made: Shape, btf: Btf, cache_dir: Path | None = 
         loader.remove(directory)
     pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache = cache_dir / f"{directory.name}.bpf" if cache_dir else None
-    loader.build(loader.obtain(made, cache), directory, btf)
+    loader.build(loader.obtain(made, btf, cache), directory, btf)
     return Capture(directory, made), False

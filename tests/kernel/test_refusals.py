@@ -13,9 +13,6 @@ from tests.kernel.harness import BPFFS, MonitorRun
 SHIFTED = """
 _offsets = probes.offsets
 probes.offsets = lambda btf: {{name: at + ({by} if name == "{name}" else 0) for name, at in _offsets(btf).items()}}
-from monitor.kernel import compile, loader
-from monitor.kernel.btf import Btf
-loader.compile_in_children = lambda made: compile.compiled(made, Btf())
 """
 
 
