@@ -4,9 +4,10 @@ Owns the form of the compressed log; knows no names, no directories, and nothing
 
 A compressed log is a header and then zstd frames (RFC 8878), each with a trailer behind it. Header and trailers are
 skippable frames, over which `zstd -d` steps: a magic number (u32) and the bytes that follow (u32). The header's are "ebpf"
-and the version of this form (u32). The trailer's are "ebpf", the frame's bytes (u32), the bytes of the lines in it (u32), the
-frame's CRC-32 (u32), the bytes of all lines in the file up to here (u64); all little-endian. With the trailers the last
-whole frame is found from the end, and a place among the lines without decompressing what is before it.
+and the version of this form (u32). The trailer's are "ebpf", the frame's bytes (u32), the bytes of the lines in it (u32), a
+CRC-32 of the frame and of the trailer's other numbers (u32), the bytes of all lines in the file up to here (u64); all
+little-endian. With the trailers the last whole frame is found from the end, a place among the lines without decompressing what
+is before it, and behind damaged bytes the next whole frame, and how many bytes of lines are missing before it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import collections
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -26,15 +28,32 @@ CHUNK_BYTES = 1 << 20
 _SKIPPABLE = 0x184D2A5D
 _TRAILER = struct.Struct("<II4sIIIQ")
 _MARK = struct.pack("<II4s", _SKIPPABLE, _TRAILER.size - 8, b"ebpf")
-HEADER = struct.pack("<II4sI", _SKIPPABLE, 8, b"ebpf", 1)
+HEADER = struct.pack("<II4sI", _SKIPPABLE, 8, b"ebpf", 2)
+"""Version 1 had a check sum of the frame alone: such a file is read as any other archive, and not gone on in."""
 _BLOCK = 1 << 16
+_NEAR = 1 << 13
 _MOST_FRAME_BYTES = 64 << 20  # a line may have 16 MB, and zstd makes nothing much longer
+_MOST_BYTES = 1 << 60  # of lines in a file
+_STRANGE_BYTES = 4 << 20
 _INLINE_BYTES = 1 << 16  # less than that is compressed before a thread has woken up
 _KEPT_FRAMES = 4
 
 
 class Unreadable(Exception):
     """A file cannot be read, or not beyond some point; the text says why."""
+
+
+class Damaged(Unreadable):
+    """Bytes from `start` to `end` of the file are of no whole frame, but behind them is one: reading goes on at `until`.
+
+    The plain bytes from `begin` to `until` are missing; none are where something foreign stands between two frames.
+    """
+
+    def __init__(self, start: int, end: int, begin: int, until: int) -> None:
+        missing = f"{until - begin:,} bytes of lines are missing" if until > begin else "no line is missing"
+        where = f"bytes {start} to {end - 1} of the file" if end > start else f"before byte {end} of the file"
+        super().__init__(f"damaged: {where}: {missing}")
+        self.start, self.end, self.begin, self.until = start, end, begin, until
 
 
 class Frame(NamedTuple):
@@ -47,14 +66,34 @@ class Frame(NamedTuple):
     crc: int
 
 
+class _Found(NamedTuple):
+    """A whole frame, its lines, and the damage right before it, if there is any."""
+
+    frame: Frame
+    lines: bytes
+    damage: Damaged | None
+
+
 class View(Protocol):
     """An open log file as plain bytes, without those of a frame that is not whole. The descriptor stays its opener's."""
 
+    damaged: bool
+    """bytes were met that are of no frame: finding a place in the file may take a look at all of it"""
+
     def size(self) -> int:
-        """Plain bytes that are there now. Raises OSError."""
+        """Plain bytes that are there now, those counted in that are missing before others. Raises OSError."""
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Up to `size` plain bytes from `offset` on. Raises OSError, Unreadable."""
+        """Up to `size` plain bytes from `offset` on, none of them behind missing ones. Raises OSError, Damaged.
+
+        Damage is met at the place of the first byte that is missing; where none is missing, once.
+        """
+
+    def head(self, size: int) -> bytes:
+        """Up to `size` of the first plain bytes that are there. Raises OSError."""
+
+    def before(self, size: int, at: int) -> tuple[int, bytes]:
+        """(where they begin, bytes): up to `size` plain bytes that end at `at`; at missing ones, those before. Raises OSError."""
 
     def whole_end(self, start: int = 0) -> int:
         """Where, in the file, the last whole line or frame ends; not below `start`, where one is known to end."""
@@ -71,6 +110,8 @@ def view(fd: int, framed: bool) -> View:
 class Lines:
     """A file whose bytes are its lines."""
 
+    damaged = False
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
@@ -81,6 +122,15 @@ class Lines:
     def pread(self, size: int, offset: int) -> bytes:
         """See View."""
         return os.pread(self._fd, size, offset)
+
+    def head(self, size: int) -> bytes:
+        """See View."""
+        return os.pread(self._fd, size, 0)
+
+    def before(self, size: int, at: int) -> tuple[int, bytes]:
+        """See View."""
+        begin = max(0, at - size)
+        return begin, os.pread(self._fd, at - begin, begin)
 
     def whole_end(self, start: int = 0) -> int:
         """See View."""
@@ -99,13 +149,21 @@ class Lines:
 
 
 class Frames:
-    """A file of frames. What was decompressed is used again only while the file still has its trailer there."""
+    """A file of frames. What was decompressed is used again only while the file still has its trailer there.
+
+    Everything is found by one thing: the whole frames from a place in the file on. So what is damaged hides only itself,
+    and no byte of it is looked at more than a few times, whatever it is.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._last: Frame | None = None
-        self._recent: collections.deque[tuple[Frame, bytes]] = collections.deque(maxlen=_KEPT_FRAMES)
-        self._first: tuple[Frame, bytes] | None = None  # who follows a file looks at its head each time
+        self._torn: tuple[int, int] | None = None  # size and time of the file whose end was looked through in vain
+        self._recent: collections.deque[_Found] = collections.deque(maxlen=_KEPT_FRAMES)
+        self._first: _Found | None = None  # who follows a file looks at its head each time
+        self._zstd = zstandard.ZstdDecompressor()
+        self._told: set[int] = set()  # where damage without a missing byte was met
+        self.damaged = False
 
     def size(self) -> int:
         """See View."""
@@ -114,21 +172,42 @@ class Frames:
 
     def pread(self, size: int, offset: int) -> bytes:
         """See View."""
-        found: list[bytes] = []
-        while size > 0:
-            try:
-                known = self._at(offset)
-            except Unreadable:
-                if found:
+        pieces: list[bytes] = []
+        while size > 0 and (found := self._at(offset)) is not None:
+            frame, lines, damage = found
+            if damage is not None and (offset < frame.begin or (offset == damage.begin and damage.start not in self._told)):
+                if pieces:
                     break  # first what is before the damage; the next read meets it
-                raise
-            if known is None:
+                if offset == frame.begin:
+                    self._told.add(damage.start)
+                raise damage
+            pieces.append(lines[offset - frame.begin : offset - frame.begin + size])
+            offset, size = offset + len(pieces[-1]), size - len(pieces[-1])
+        return b"".join(pieces)
+
+    def head(self, size: int) -> bytes:
+        """See View. They are of one frame."""
+        found = self._at(0)
+        return found.lines[:size] if found is not None else b""
+
+    def before(self, size: int, at: int) -> tuple[int, bytes]:
+        """See View."""
+        begin, pieces = 0, list[bytes]()
+        for _ in range(2):
+            begin = offset = max(0, at - size)
+            while offset < at and (found := self._at(offset)) is not None:
+                frame, lines, damage = found
+                if damage is not None and offset < frame.begin:
+                    if frame.begin >= at:
+                        at = damage.begin  # nothing stands there: once more, before it
+                        break
+                    begin = offset = frame.begin
+                    pieces.clear()
+                pieces.append(lines[offset - frame.begin : at - frame.begin])
+                offset += len(pieces[-1])
+            if pieces:
                 break
-            frame, lines = known
-            piece = lines[offset - frame.begin : offset - frame.begin + size]
-            found.append(piece)
-            offset, size = offset + len(piece), size - len(piece)
-        return b"".join(found)
+        return begin, b"".join(pieces)
 
     def whole_end(self, start: int = 0) -> int:
         """See View."""
@@ -143,142 +222,169 @@ class Frames:
 
     # ---- which frame ----
 
-    def _at(self, offset: int) -> tuple[Frame, bytes] | None:
-        """The frame with the plain byte `offset`, and its lines; None behind the last whole one."""
-        before = len(HEADER) if offset == 0 else None
-        for frame, lines in (*([self._first] if self._first else []), *reversed(self._recent)):
-            if frame.begin <= offset <= frame.until and self._holds(frame):
+    def _at(self, offset: int) -> _Found | None:
+        """The frame with the plain byte `offset` or, where that is missing, the next one; None behind the last whole one."""
+        place: tuple[int, int] | None = (self._origin(), 0) if offset == 0 else None
+        for found in (*([self._first] if self._first else []), *reversed(self._recent)):
+            frame = found.frame
+            if frame.begin <= offset <= frame.until and self._ending(frame.end) == frame:
                 if offset < frame.until:
-                    return frame, lines
-                before = frame.end
-        if before is None:
-            found = self._find(offset)
-            return None if found is None else self._keep(found, self._lines(found))
-        following = self._following(before, offset)
-        return None if following is None else self._keep(*following)
+                    return found
+                place = frame.end, frame.until
+        if offset >= self.size():
+            return None
+        return self._forward(*(place or self._place(offset)), offset)
 
-    def _keep(self, frame: Frame, lines: bytes) -> tuple[Frame, bytes]:
-        if frame.begin == 0:
-            self._first = frame, lines
-        else:
-            self._recent.append((frame, lines))
-        return frame, lines
+    def _origin(self) -> int:
+        """Where the first frame should stand; a header that is damaged is part of what stands before it."""
+        return len(HEADER) if os.pread(self._fd, len(HEADER), 0) == HEADER else 0
 
-    def _holds(self, frame: Frame) -> bool:
-        return self._ending(frame.end) == frame
+    def _forward(self, start: int, begin: int, offset: int) -> _Found | None:
+        """See _at: by reading on from `start` in the file, where the plain byte `begin` should stand."""
+        for frame in self._whole_frames(start):
+            if frame.begin < begin or (lines := self._lines(frame)) is None:
+                self.damaged = True  # an older piece of the file, or nothing that zstd knows: not what should stand here
+                continue
+            if frame.begin > begin and self._is_ahead(frame, begin):
+                continue
+            if offset < frame.until:
+                whole = (frame.start, frame.begin) == (start, begin)
+                found = _Found(frame, lines, None if whole else Damaged(start, frame.start, begin, frame.begin))
+                self.damaged |= not whole
+                if frame.begin == 0:
+                    self._first = found
+                else:
+                    self._recent.append(found)
+                return found
+            start, begin = frame.end, frame.until
+        return None
 
-    def _find(self, offset: int) -> Frame | None:
-        """Goes from trailer to trailer, from the end on. Raises Unreadable where one of them is missing."""
-        frame = self._last_whole()
-        if frame is None or offset >= frame.until:
-            return None
-        while frame.begin > offset:
-            before = self._ending(frame.start)
-            if before is None:
-                raise Unreadable("damaged: a frame's trailer is missing")
-            frame = before
-        return frame
+    def _is_ahead(self, frame: Frame, begin: int) -> bool:
+        """Whether what stands behind a frame belongs before it: then the frame is of a later place in the file."""
+        after = next(self._whole_frames(frame.end), None)
+        return after is not None and begin <= after.begin < frame.until
 
-    def _ending(self, end: int) -> Frame | None:
-        """The frame whose trailer ends at this place in the file, by what the trailer says."""
-        if end < _TRAILER.size:
-            return None
-        raw = os.pread(self._fd, _TRAILER.size, end - _TRAILER.size)
-        if len(raw) < _TRAILER.size or not raw.startswith(_MARK):
-            return None
-        _, _, _, frame, lines, crc, until = _TRAILER.unpack(raw)
-        start, begin = end - _TRAILER.size - frame, until - lines
-        if start < len(HEADER) or begin < 0 or (start == len(HEADER)) != (begin == 0):
-            return None
-        if os.pread(self._fd, 4, start) != ZSTD_MAGIC:
-            return None
-        return Frame(start, end, begin, until, crc)
+    def _place(self, offset: int) -> tuple[int, int]:
+        """Where in the file reading on leads to the plain byte `offset`, which is before the end; and the plain byte there.
+
+        By what trailers say here and there: where the plain byte's share of the file is and, in turns, in the middle.
+        """
+        last = self._last_whole()
+        low, begin, turn = self._origin(), 0, 0
+        high, until = (last.start, last.begin) if last else (low, begin)
+        while high - low > _NEAR:
+            turn += 1
+            share = (offset - begin) / max(1, until - begin) if turn % 2 else 0.5
+            middle = min(max(low, low + int((high - low) * share) - _NEAR // 2), high - _NEAR // 2)
+            frame = next(self._whole_frames(middle, high), None)
+            # before it is the rest of one frame; of more, something else is there, too
+            self.damaged |= (frame.start if frame else high) - middle > _STRANGE_BYTES
+            if frame is None or frame.begin >= offset:
+                high, until = middle, frame.begin if frame else until
+            elif offset < frame.until:
+                return frame.start, frame.begin
+            else:
+                low, begin = frame.end, frame.until
+        for frame in self._whole_frames(low):
+            if frame.begin >= offset:
+                break
+            if offset < frame.until:
+                return frame.start, frame.begin
+            low, begin = frame.end, frame.until
+        return low, begin
 
     def _last_whole(self) -> Frame | None:
         """The last frame that is there with its trailer and its check sum; what stands behind it is torn, or foreign."""
-        size = os.fstat(self._fd).st_size
-        if self._last is not None and self._last.end == size and self._holds(self._last):
-            return self._last
-        end = size
-        while end >= _TRAILER.size:
-            frame = self._ending(end)
-            if frame is not None and self._is_whole(frame):
-                self._last = frame
-                return frame
-            end = self._mark_before(end)
-        return None
+        status = os.fstat(self._fd)
+        size, state = status.st_size, (status.st_size, status.st_mtime_ns)
+        last = self._last
+        seen = last.end == size if last is not None and self._torn != state else self._torn == state
+        if seen and (last is None or self._ending(last.end) == last):
+            return last
+        frame, reach = self._ending(size), _BLOCK
+        if frame is None or not self._is_whole(frame):
+            frame, start = None, size
+            while frame is None and start > len(HEADER):
+                start = max(len(HEADER), size - reach)
+                frame = next(iter(collections.deque(self._whole_frames(start), 1)), None)
+                reach *= 4
+        # a long torn end is not looked through again while nobody writes
+        self._torn = state if reach >= _STRANGE_BYTES else None
+        self._last = frame
+        return frame
+
+    # ---- what is there ----
+
+    def _whole_frames(self, place: int, end: int | None = None) -> Iterator[Frame]:
+        """The frames from a place in the file on, up to another, that are there with trailer and check sum."""
+        for at, raw in self._trailers(place, end):
+            frame = _frame(raw, at + _TRAILER.size)
+            if frame is not None and frame.start >= place and self._is_whole(frame):
+                yield frame
+            place = at + len(_MARK)  # no frame has a mark in it: so no byte is summed up twice
+
+    def _trailers(self, place: int, end: int | None) -> Iterator[tuple[int, bytes]]:
+        """What begins with a mark, and where. In lines nothing does: control characters are escaped there."""
+        data = b""
+        while end is None or place < end:
+            block = os.pread(self._fd, _BLOCK, place + len(data))
+            if not block:
+                return
+            data += block
+            known = len(data) - _TRAILER.size + len(_MARK)  # a mark that ends behind this has not all of its trailer yet
+            at = data.find(_MARK, 0, max(0, known))
+            while at >= 0:
+                yield place + at, data[at : at + _TRAILER.size]
+                at = data.find(_MARK, at + len(_MARK), known)
+            rest = data[1 - _TRAILER.size :]
+            place, data = place + len(data) - len(rest), rest
+
+    def _ending(self, end: int) -> Frame | None:
+        """The frame whose trailer ends at this place in the file, by what the trailer says."""
+        raw = os.pread(self._fd, _TRAILER.size, end - _TRAILER.size) if end >= _TRAILER.size else b""
+        frame = _frame(raw, end)
+        return frame if frame is not None and os.pread(self._fd, 4, frame.start) == ZSTD_MAGIC else None
 
     def _is_whole(self, frame: Frame) -> bool:
-        length = frame.end - _TRAILER.size - frame.start
-        return zlib.crc32(os.pread(self._fd, length, frame.start)) == frame.crc
-
-    def _mark_before(self, end: int) -> int:
-        """Where the last trailer that may end before `end` would end; 0: there is none."""
-        below = end - 1
-        while below >= _TRAILER.size:
-            begin = max(0, below - _BLOCK)
-            # a mark that begins so late that its trailer would not end below is not meant
-            data = os.pread(self._fd, below - _TRAILER.size + len(_MARK) - begin, begin)
-            at = data.rfind(_MARK)
-            if at >= 0:
-                return begin + at + _TRAILER.size
-            if not begin:
-                return 0
-            below = begin + _TRAILER.size + len(_MARK)
-        return 0
-
-    # ---- what is in it ----
-
-    def _following(self, start: int, begin: int) -> tuple[Frame, bytes] | None:
-        """The frame that begins at `start` and its lines; None while it is not there as a whole. Raises Unreadable."""
-        try:
-            return self._decoded(start, begin)
-        except Unreadable:
-            if start >= self.whole_end():
-                return None  # foreign bytes behind the last frame: the writer cuts them
-            raise
-
-    def _decoded(self, start: int, begin: int) -> tuple[Frame, bytes] | None:
-        wanted = _BLOCK
-        while True:
-            raw = os.pread(self._fd, wanted, start)
-            decoder = zstandard.ZstdDecompressor().decompressobj()
-            try:
-                lines = decoder.decompress(raw) if raw else b""
-            except zstandard.ZstdError as error:
-                raise Unreadable(f"damaged: {error}") from None
-            rest = decoder.unused_data
-            if decoder.eof and len(rest) >= _TRAILER.size:
-                frame = self._ending(start + len(raw) - len(rest) + _TRAILER.size)
-                if frame is None or (frame.start, frame.begin, frame.until) != (start, begin, begin + len(lines)):
-                    raise Unreadable("damaged: a frame without its trailer")
-                if not self._is_whole(frame):
-                    raise Unreadable("damaged: a frame's check sum is another")
-                return frame, lines
-            if len(raw) < wanted:
-                if self.whole_end() > start:
-                    raise Unreadable("damaged: a frame is cut")
-                return None  # its writer is not done with it, or never will be
-            if wanted >= _MOST_FRAME_BYTES:
-                raise Unreadable(f"damaged: a frame of more than {_MOST_FRAME_BYTES} bytes")
-            wanted *= 8
-
-    def _lines(self, frame: Frame) -> bytes:
         raw = os.pread(self._fd, frame.end - _TRAILER.size - frame.start, frame.start)
-        if zlib.crc32(raw) != frame.crc:
-            raise Unreadable("damaged: a frame's check sum is another")
+        return raw.startswith(ZSTD_MAGIC) and _check_sum(raw, frame.until - frame.begin, frame.until) == frame.crc
+
+    def _lines(self, frame: Frame) -> bytes | None:
+        """A whole frame's lines; None if it is none of zstd, or of other lines than its trailer says."""
+        raw, length = os.pread(self._fd, frame.end - _TRAILER.size - frame.start, frame.start), frame.until - frame.begin
         try:
-            lines = zstandard.ZstdDecompressor().decompress(raw, max_output_size=frame.until - frame.begin)
-        except zstandard.ZstdError as error:
-            raise Unreadable(f"damaged: {error}") from None
-        if len(lines) != frame.until - frame.begin:
-            raise Unreadable("damaged: a frame's trailer tells of another length")
-        return lines
+            if zstandard.frame_content_size(raw) != length:  # what it says is what zstd would take memory for
+                return None
+            lines = self._zstd.decompress(raw, max_output_size=length)
+        except zstandard.ZstdError:
+            return None
+        return lines if len(lines) == length else None
+
+
+def _frame(trailer: bytes, end: int) -> Frame | None:
+    """The frame whose trailer this is, if one may be, and ends there in the file."""
+    if len(trailer) < _TRAILER.size or not trailer.startswith(_MARK):
+        return None
+    _, _, _, length, lines, crc, until = _TRAILER.unpack(trailer)
+    start, begin = end - _TRAILER.size - length, until - lines
+    if start < len(HEADER) or begin < 0 or until > _MOST_BYTES:
+        return None
+    if length > _MOST_FRAME_BYTES or not 0 < lines <= _MOST_FRAME_BYTES:
+        return None
+    return Frame(start, end, begin, until, crc)
+
+
+def _check_sum(frame: bytes, lines: int, until: int) -> int:
+    """Of a frame and of what its trailer says of it."""
+    return zlib.crc32(struct.pack("<IIQ", len(frame), lines, until), zlib.crc32(frame))
 
 
 def is_framed(fd: int) -> bool:
-    """Whether the file begins with this form's header. Raises OSError."""
-    return os.pread(fd, len(HEADER), 0) == HEADER
+    """Whether the file begins with this form's header or, where that is damaged, ends with a trailer. Raises OSError."""
+    head = os.pread(fd, len(HEADER), 0)
+    if head.startswith(HEADER[:-4]):
+        return head == HEADER  # else it is of another version
+    return os.pread(fd, len(_MARK), max(0, os.fstat(fd).st_size - _TRAILER.size)) == _MARK
 
 
 class Compressor:
@@ -321,8 +427,8 @@ class Compressor:
         pieces = []
         for frame, length in self._frames:
             begin += length
-            head = _MARK + struct.pack("<IIIQ", len(frame), length, zlib.crc32(frame), begin)
-            pieces += [frame, head]
+            crc = _check_sum(frame, length, begin)
+            pieces += [frame, _MARK + struct.pack("<IIIQ", len(frame), length, crc, begin)]
         return b"".join(pieces)
 
     def forget(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from monitor import frames
 from monitor.durable import DURABLE_NAME, GroupCommit
-from monitor.frames import HEADER, Compressor, Unreadable
+from monitor.frames import HEADER, Compressor
 from monitor.logdir import LogError, log_names, open_checked, open_directory, open_live
 from monitor.logfiles import LIVE_NAME, LIVE_NAMES, ZSTD_NAME, line_identity
 
@@ -326,10 +326,7 @@ class Log:
         """What the file has already."""
         there = self._view(fd)
         self._lines_end = there.size()
-        try:
-            self._file_id = _first_line_id(there.pread(_FIRST_LINE_BYTES, 0))
-        except Unreadable:  # whoever reads the log meets the damage where it is
-            self._file_id = None
+        self._file_id = _first_line_id(there.head(_FIRST_LINE_BYTES))
 
     def _settle(self, directory: int) -> None:
         """Have files synced that an earlier run may have left (by rotation) before it could sync them."""

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import orjson
 
-from monitor.frames import HEADER, Unreadable, View, is_framed, view
+from monitor.frames import HEADER, Damaged, Unreadable, View, is_framed, view
 
 LIVE_NAME = "events.jsonl"
 ZSTD_NAME = LIVE_NAME + ".zst"
@@ -132,7 +132,7 @@ def _names_and_inodes(directory: Path) -> dict[str, int]:
 def tail_offset(file: LogFile, count: int) -> int:
     """Where the last `count` whole lines of a file begin that is not compressed by others (0 if it has fewer).
 
-    Raises OSError, Unreadable.
+    Raises OSError.
     """
     fd = os.open(file.path, _OPEN_FLAGS)
     try:
@@ -140,8 +140,11 @@ def tail_offset(file: LogFile, count: int) -> int:
         at = there.size()
         newlines = -1  # the newline that ends the last line does not begin one
         while at > 0:
-            start = max(0, at - BLOCK_BYTES)
-            block = there.pread(at - start, start)
+            start, block = there.before(BLOCK_BYTES, at)
+            if start + len(block) < at and newlines + 1 == count:
+                return at  # bytes are missing before the line that begins here
+            if not block:
+                return 0
             index = len(block)
             while (index := block.rfind(b"\n", 0, index)) >= 0:
                 newlines += 1
@@ -154,7 +157,7 @@ def tail_offset(file: LogFile, count: int) -> int:
 
 
 def _compression(name: str) -> str:
-    suffix = Path(name).suffix
+    suffix = Path(re.sub(r"(?:-\d+)+$", "", name)).suffix  # the log puts a file of another form aside under such a name
     return suffix if suffix in (".gz", ".zst", *_FOREIGN) else ""
 
 
@@ -209,7 +212,10 @@ class Stream:
         self._raw.close()
 
     def read(self, size: int) -> bytes:
-        """Up to size bytes (of a compressed file, what a piece of it gives), b"" at the end. Raises Unreadable."""
+        """Up to size bytes (of a compressed file, what a piece of it gives), b"" at the end.
+
+        Raises Unreadable; after Damaged, the next call goes on behind the damage.
+        """
         if self._ready:
             data, self._ready = self._ready, b""
             return data
@@ -219,6 +225,9 @@ class Stream:
                 self._at += len(data)
                 return data
             return self._raw.read(size) if self._new_decoder is None else self._decompressed(self._new_decoder)
+        except Damaged as damage:
+            self._at = damage.until
+            raise
         except self._errors as error:
             raise Unreadable(f"damaged: {error}") from None
 
@@ -306,16 +315,13 @@ def describe(file: LogFile, fd: int) -> LogFile:
     there, status = view(fd, file.framed), os.fstat(fd)
     end = there.size()
     file = replace(file, size=end, mtime_ns=status.st_mtime_ns)
-    try:
-        return _with_last_line(_with_first_line(file, _head(there)), there, end)
-    except Unreadable:  # whoever reads it meets the damage where it is
-        return file
+    return _with_last_line(_with_first_line(file, _head(there)), there, end)
 
 
 def _head(there: View) -> bytes:
     """The beginning, with a whole line if there is one among the first BLOCK_BYTES."""
     for size in (1 << 14, BLOCK_BYTES):
-        head = there.pread(size, 0)
+        head = there.head(size)
         if b"\n" in head:
             break
     return head
@@ -323,7 +329,7 @@ def _head(there: View) -> bytes:
 
 def _with_last_line(file: LogFile, there: View, length: int) -> LogFile:
     for size in (1 << 14, BLOCK_BYTES):
-        tail = there.pread(size, max(0, length - size))
+        tail = there.before(size, length)[1]
         end = tail.rfind(b"\n")
         begin = tail.rfind(b"\n", 0, max(end, 0)) + 1
         if begin or size >= length:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from monitor.frames import Unreadable, View, view
+from monitor.frames import Damaged, Unreadable, View, view
 from monitor.logfiles import (
     BLOCK_BYTES,
     LIVE_NAME,
@@ -133,7 +133,7 @@ class _Recent:
     def __init__(self, there: View) -> None:
         self._view = there
         self._blocks: collections.deque[tuple[int, bytes]] = collections.deque(maxlen=_RECENT_BLOCKS)
-        self._head = there.pread(_HEAD_BYTES, 0)
+        self._head = there.head(_HEAD_BYTES)
 
     def add(self, start: int, data: bytes) -> None:
         """Remember whole lines that were delivered."""
@@ -141,11 +141,11 @@ class _Recent:
 
     def resume(self, at: int) -> int | None:
         """Where to read on: `at`; less, where the file's end was taken back; None if the file was replaced."""
-        head = self._view.pread(_HEAD_BYTES, 0)
+        head = self._view.head(_HEAD_BYTES)
         if self._blocks:
             start, data = self._blocks[-1]
             last = data.rfind(b"\n", 0, -1) + 1
-            unchanged = self._view.pread(len(data) - last, start + last) == data[last:]
+            unchanged = self._says(start + last, data[last:])
         else:
             unchanged = self._view.size() >= at
         if unchanged:
@@ -153,12 +153,22 @@ class _Recent:
             return at
         return self._retreat()
 
+    def _says(self, start: int, data: bytes) -> bool:
+        """Whether the file has these bytes there, or had them: what was damaged since was not taken back."""
+        try:
+            return self._view.pread(len(data), start) == data
+        except Damaged:
+            return True
+
     def _retreat(self) -> int | None:
         blocks, at = list(self._blocks), 0
         self._blocks.clear()
         for start, data in blocks:
             at = start
-            now = self._view.pread(len(data), start)
+            try:
+                now = self._view.pread(len(data), start)
+            except Damaged:
+                break
             kept = data.rfind(b"\n", 0, _common_prefix(now, data)) + 1
             if kept:
                 self._blocks.append((start, data[:kept]))
@@ -167,7 +177,7 @@ class _Recent:
                 break
         if self._blocks:
             return at
-        if self._head and self._view.pread(len(self._head), 0) == self._head:
+        if self._head and self._says(0, self._head):
             size = self._view.size()
             return min(at, size) if blocks else size
         return None
@@ -272,7 +282,17 @@ class _Reader:
             end = there.size() if not file.compression else 1 << 62
             with Stream(fd, file.compression, file.framed) as stream:
                 stream.skip(offset)
-                while block := stream.read(min(BLOCK_BYTES, max(0, end - at - len(carry)))):
+                while True:
+                    try:
+                        block = stream.read(min(BLOCK_BYTES, max(0, end - at - len(carry))))
+                    except Damaged as damage:
+                        self._tell(file, damage.begin, str(damage))
+                        if carry:
+                            yield Line(file, at, carry, True)
+                        at, carry, skipping = damage.until, b"", False
+                        continue
+                    if not block:
+                        break
                     if skipping:
                         begin = block.find(b"\n") + 1
                         skipping = not begin
@@ -348,9 +368,6 @@ class _Reader:
             return self._await_next(file)
         try:
             return (yield from self._tail_open(fd, file, at))
-        except Unreadable as error:
-            self._tell(file, at, str(error))
-            return self._await_next(file)
         except OSError as error:
             self._tell(file, at, f"cannot be read: {error.strerror}")
             return self._await_next(file)
@@ -363,7 +380,12 @@ class _Reader:
         successor: LogFile | None = None
         while True:
             stopping = self._stop()  # asked before reading: what had been written by then is still delivered
-            data = there.pread(size, at)
+            try:
+                data = there.pread(size, at)
+            except Damaged as damage:
+                self._tell(file, damage.begin, str(damage))
+                at, size, skipping = damage.until, BLOCK_BYTES, False
+                continue
             back = recent.resume(at)
             if back is None:
                 copy = self._copy(file, at)

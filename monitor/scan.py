@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from monitor.frames import Unreadable, View, view
+from monitor.frames import Damaged, Unreadable, View, view
 from monitor.logfiles import BLOCK_BYTES, LogFile, Problem, ReaderError, Stream, files, open_regular, same_file
 from monitor.reader import MAX_LINE_BYTES
 
@@ -49,9 +49,13 @@ def _line_starts(plain: View, size: int) -> Iterator[int]:
     while at < end:
         yield at
         at += size
-        while at < end and not (newline := plain.pread(_LOOK_BYTES, at).find(b"\n") + 1):
-            at += _LOOK_BYTES
-        at += newline if at < end else 0
+        if plain.damaged:
+            raise Unreadable("each place in it may take a look at all of it")
+        newline = 0
+        while at < end and not newline:
+            look = plain.pread(_LOOK_BYTES, at)
+            newline = look.find(b"\n") + 1
+            at = at + (newline or len(look)) if look else end
 
 
 @dataclass
@@ -72,13 +76,21 @@ class Scan:
         carry, skipping = b"", False
         try:
             descriptor, file = _open(self.file)
-            left = view(descriptor, file.framed).size() if not file.compression else 1 << 62
-            left = min(left, left if self.until is None else self.until) - self.offset
+            at, end = self.offset, view(descriptor, file.framed).size() if not file.compression else 1 << 62
+            end = end if self.until is None else min(end, self.until)
             with Stream(descriptor, file.compression, file.framed) as stream:
                 stream.skip(self.offset)
-                while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
-                    block = block[:left]  # what was compressed comes in other sizes
-                    left -= len(block)
+                while at < end:
+                    try:
+                        block = stream.read(min(BLOCK_BYTES, end - at))[: end - at]  # what was compressed comes in other sizes
+                    except Damaged as damage:
+                        self._tell(str(damage))
+                        at = self.end = damage.until
+                        carry, skipping = b"", False
+                        continue
+                    if not block:
+                        break
+                    at += len(block)
                     cut = block.rfind(b"\n") + 1
                     if skipping and cut:  # the rest of a line that was too long
                         begin = block.find(b"\n") + 1

@@ -106,7 +106,7 @@ def test_zeroed_or_damaged_bytes_at_the_end_are_cut_and_in_the_middle_are_told(
     assert plain(directory) == (document(1) + document(2), [])
     live(directory).write_bytes(content[: len(first) + 12] + bytes(4) + content[len(first) + 16 :])
     found, problems = plain(directory)
-    assert found == document(1)
+    assert found == document(1) + document(3)
     assert [problem.reason[:8] for problem in problems] == ["damaged:"]
 
 
@@ -189,6 +189,16 @@ def test_a_file_of_another_form_under_its_name_is_kept_under_another(directory: 
     log.close()
     (aside,) = (path for path in directory.glob("events.jsonl.zst-*"))
     assert aside.read_bytes() == content
+
+
+def test_a_file_of_the_form_before_is_put_aside_and_read_as_an_archive(directory: Path) -> None:
+    content = written(directory, [document(1), document(2) + document(3)])
+    live(directory).write_bytes(HEADER[:-4] + b"\1\0\0\0" + content[len(HEADER) :])
+    log = new_log(directory, zstd_level=1)
+    log.open()
+    log.append(document(4), 4)
+    assert log.close()
+    assert plain(directory) == (b"".join(map(document, (1, 2, 3, 4))), [])
 
 
 def test_the_form_changes_with_a_start_and_the_order_of_lines_stays(directory: Path) -> None:

@@ -6,12 +6,13 @@ Only reads; a hint that does not hold costs time, never a line.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.frames import Unreadable, view
-from monitor.logfiles import BLOCK_BYTES, LogFile, ReaderError, Stream, files, line_identity, open_regular
+from monitor.frames import Damaged, Unreadable, view
+from monitor.logfiles import BLOCK_BYTES, LogFile, ReaderError, Stream, files, open_regular
 from monitor.ship.batches import Position
 from monitor.ship.tail import Blocked
 
@@ -58,15 +59,15 @@ def _without(listed: list[LogFile], done: Position, end: Position | None) -> Fou
     """The line that was done last is not in the log any more: go on with the first one that can be later."""
     if not listed or end is None:
         return Found(None, 0, end)
-    mark = f"-{done[0]}-".encode()
+    epoch, known = re.compile(rb'-%b-([0-9a-f]{12})","sequence":' % done[0].encode()), False
     for file in listed:
         for offset, data in _blocks(file):
-            place = data.find(mark)
-            if place >= 0:
-                first = line_identity(data[data.rfind(b"\n", 0, place) + 1 : data.find(b"\n", place)])
-                if first is not None and first[1][0] == done[0] and first[1][1] > done[1]:
-                    return Found(file, offset + data.rfind(b"\n", 0, place) + 1, end, missing=True)
-                return Found(None, 0, end, f"the checkpoint is ahead of the log (epoch {done[0]}, number {done[1]})")
+            for found in epoch.finditer(data):
+                known = True
+                if int(found[1], 16) > done[1]:
+                    return Found(file, offset + data.rfind(b"\n", 0, found.start()) + 1, end, missing=True)
+    if known:
+        return Found(None, 0, end, f"the checkpoint is ahead of the log (epoch {done[0]}, number {done[1]})")
     return Found(None, 0, end, missing=True)
 
 
@@ -79,13 +80,10 @@ def _is_behind(file: LogFile, offset: int, wanted: bytes) -> bool:
     except Unreadable:
         return False
     try:
-        start = max(0, offset - _HINT_BYTES)
-        data = view(descriptor, file.framed).pread(offset - start, start)
-    except Unreadable:
-        return False
+        start, data = view(descriptor, file.framed).before(_HINT_BYTES, offset)
     finally:
         os.close(descriptor)
-    return data.endswith(b"\n") and wanted in data[data.rfind(b"\n", 0, -1) + 1 :]
+    return start + len(data) == offset and data.endswith(b"\n") and wanted in data[data.rfind(b"\n", 0, -1) + 1 :]
 
 
 def _behind(file: LogFile, wanted: bytes) -> int | None:
@@ -98,12 +96,19 @@ def _behind(file: LogFile, wanted: bytes) -> int | None:
 
 
 def _blocks(file: LogFile) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole lines) of a file; what cannot be read ends it."""
+    """(offset, whole lines) of a file; what is damaged is left out, what cannot be read ends it."""
     try:
         descriptor, _ = open_regular(file.path)
         at, carry = 0, b""
         with Stream(descriptor, file.compression, file.framed) as stream:
-            while data := stream.read(BLOCK_BYTES):
+            while True:
+                try:
+                    data = stream.read(BLOCK_BYTES)
+                except Damaged as damage:
+                    at, carry = damage.until, b""
+                    continue
+                if not data:
+                    return
                 data = carry + data
                 cut = data.rfind(b"\n") + 1
                 carry = data[cut:]

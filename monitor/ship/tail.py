@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.durable import Durable, read_durable
-from monitor.frames import Lines, Unreadable, View, view
+from monitor.frames import Damaged, Lines, Unreadable, View, view
 from monitor.logfiles import BLOCK_BYTES, LogFile, ReaderError, Stream, describe, files, open_regular, ordered
 
 MAX_LINE_BYTES = 16 << 20
@@ -148,7 +148,7 @@ class Tail:
         self._file, self._next_file, self._ended = file, None, False
         if not file.compression:
             self._fd, self._view = fd, view(fd, file.framed)
-            self._head = self._beginning(_HEAD_BYTES)
+            self._head = self._view.head(_HEAD_BYTES)
             return
         try:
             self._stream = Stream(fd, file.compression)
@@ -195,9 +195,9 @@ class Tail:
         while True:
             try:
                 data = self._view.pread(max(0, min(size, limit - self._at)), self._at)
-            except Unreadable as error:
-                self._ended = True
-                return Damage(file, self._at, str(error))
+            except Damaged as damage:
+                self._at = damage.until
+                return Damage(file, damage.begin, str(damage))
             if not self._same_content():  # truncated by another program (copytruncate): the copy has it, or it is gone
                 return self._moved(file)
             cut = data.rfind(b"\n") + 1
@@ -218,13 +218,10 @@ class Tail:
             return None
 
     def _same_content(self) -> bool:
-        return self._beginning(len(self._head)) == self._head
-
-    def _beginning(self, size: int) -> bytes:
         try:
-            return self._view.pread(size, 0)
-        except Unreadable:  # reading on meets it
-            return b""
+            return self._view.pread(len(self._head), 0) == self._head
+        except Damaged:  # not replaced
+            return True
 
     def _moved(self, file: LogFile) -> Block | Damage | None:
         copy = next((other for other in self._list() if other.file_id and other.file_id == file.file_id), None)
@@ -254,18 +251,28 @@ class Tail:
             return (self._view.size() if time.time() - status.st_mtime > _QUIET_S else 0), not file.live
         if point.file_id is not None and point.file_id == file.file_id:
             return point.offset, False
-        before = self._is_before(file, point)
+        order = self._order()
+        points = next((index for index, other in enumerate(order) if other.file_id == point.file_id), None)
+        if points is not None:
+            before = next((index for index, other in enumerate(order) if _same(other, file)), -1) < points
+        elif _holds(self._file or file, point):  # its first line was damaged, by which it was known
+            return point.offset, False
+        else:
+            before = self._is_before(file, point)
         return (self._view.size(), True) if before else (0, False)
 
     def _is_before(self, file: LogFile, point: Durable) -> bool:
-        order = self._order()
-        mine = next((index for index, other in enumerate(order) if _same(other, file)), -1)
-        points = next((index for index, other in enumerate(order) if other.file_id == point.file_id), None)
-        if points is not None:
-            return mine < points
         if file.first is not None and file.first[0] == point.epoch:  # the durable point's file is gone
             return file.first[1] <= point.sequence
         return file.previous_epoch != point.epoch
+
+
+def _holds(file: LogFile, point: Durable) -> bool:
+    """Whether the durable line is among the file's, by their numbers."""
+    first, last = file.first, file.last
+    if first is None or last is None or last[0] != point.epoch or last[1] < point.sequence:
+        return False
+    return first[0] != last[0] or first[1] <= point.sequence
 
 
 def _same(one: LogFile, other: LogFile) -> bool:
