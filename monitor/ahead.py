@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SOURCES = ("ahead.py", "fastpath.py", "fastrecords.py", "fasttext.py", "model.py", "events/*.py")
+SOURCES = ("ahead.py", "fast*.py", "model.py", "events/*.py")
 """What the compiled pass is made of, below this directory: its functions, and the catalogue that their constants come from."""
 
 
