@@ -97,20 +97,24 @@ class Stress:
         ]
 
     def pressed(self) -> list[Figure]:
-        """One monitor, 64 MB of rings in all: both CPUs generate, then the reader stands still."""
-        with tracers.running(self.directory / "pressed", "trace", self.problems, ring_bytes=64 << 20) as monitor:
-            return [*self._contended(monitor), *self._stalled(monitor)]
+        """One monitor for each form of the log, 64 MB of rings in all: both CPUs generate, then the reader stands still."""
+        found = []
+        for compression, form in (("none", "plain log"), ("zstd", "compressed log")):
+            directory, keys = self.directory / "pressed", {"ring_bytes": 64 << 20, "log_compression": compression}
+            with tracers.running(directory, "trace", self.problems, **keys) as monitor:
+                found += [*self._contended(monitor, form), *self._stalled(monitor, form)]
+        return found
 
-    def _contended(self, monitor: Monitor) -> list[Figure]:
+    def _contended(self, monitor: Monitor, form: str) -> list[Figure]:
         """A generator on each CPU, flat out, the monitor competing with one of them."""
         found = _counted(monitor, self.problems, [self.load, self.load], "mix", self.contended_s, 0)
         told = f"{found.rate:,.0f} acts/s; told in totals instead: {100 * found.folded / found.acts:.1f} %"
         return [
-            Figure("acts lost, a generator on each CPU, flat out", [100 * found.lost / found.acts], "%", 0, note=told),
-            Figure("control events lost in that", [found.control_lost], "", 0),
+            Figure(f"acts lost, a generator on each CPU, flat out, {form}", [100 * found.lost / found.acts], "%", 0, note=told),
+            Figure(f"control events lost in that, {form}", [found.control_lost], "", 0),
         ]
 
-    def _stalled(self, monitor: Monitor) -> list[Figure]:
+    def _stalled(self, monitor: Monitor, form: str) -> list[Figure]:
         """The reader stands still, for a second at 500,000 acts a second; and how fast it takes what waits then."""
 
         def stall() -> None:
@@ -123,8 +127,8 @@ class Stress:
         share = 100 * step.missing / step.load.total
         told = f"64 MB of rings in all; {step.load.rate:,.0f} acts/s; {step.lost} lost, {step.folded} told in totals instead"
         return [
-            Figure(f"acts without a document, reader stalled for {self.stall_s:g} s", [share], "%", 0, note=told),
-            Figure("drain of a filled ring", drained, "events/s", 3_000_000, True, "lines written to the log's disk"),
+            Figure(f"acts without a document, reader stalled for {self.stall_s:g} s, {form}", [share], "%", 0, note=told),
+            Figure(f"drain of a filled ring, {form}", drained, "events/s", 3_000_000, True, "lines written to the log's disk"),
         ]
 
     def _drain(self, monitor: Monitor) -> float:
