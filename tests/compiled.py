@@ -1,4 +1,4 @@
-"""What one test's monitor compiled, for the next one's: the compiler (6 s of CPU) runs once for each shape of the programs.
+"""What one test's monitor compiled, for the next one's: the compiler (3 s of CPU) runs once for each shape of the programs.
 
 The monitor checks such a file as it does its own; tests of the cache itself (tests/kernel/test_startup.py) do not use this.
 """

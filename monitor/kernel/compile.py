@@ -88,6 +88,7 @@ _PROGRAM = re.compile(r"^int (\w+)\(.*? \*ctx\) \{(?:[^\n]*|\n.*?^)\}\n", re.MUL
 """a whole program: on one line, or up to the next brace at the beginning of one"""
 _FLAGS = (
     "-g0",  # nobody reads debugging information here, and making it takes a quarter of the time
+    *("-Xclang", "-disable-llvm-passes"),  # BCC runs LLVM's passes at -O3 itself, over whatever clang's own have left
     "-Wno-macro-redefined",
     "-Wno-unused-value",
     "-Wno-address-of-packed-member",
