@@ -68,15 +68,16 @@ static inline int done(u64 *ctx, struct account *h, s64 ret) {
   return end(h);
 }
 
-/* One bulk event: 40 bytes where the session says what it is about, else with the object's key, an open with its flags too. */
+/* KF_WIDE for a return value that needs more than 32 bits. Without a branch: each one doubles what the verifier walks behind it. */
+static inline u16 wide(s64 ret) { u64 high = ret - (s32)ret; return (high | -high) >> 63 << 14; }
+/* One bulk event: 40 bytes where the session says what it is about, else 56 with the object's key and more. */
 static inline void put_event(struct account *h, u32 cpu, u64 ts, u32 tid, u16 type, u64 key, s64 ret, u16 nr, u16 kf, s32 fd, u32 slot,
                              struct session *s, u64 extra, u32 class) {
   u64 seq = h->seq; h->seq = seq + 1;
   struct file_open_event *e = (void *)room(h, cpu, sizeof(*e), 0);
   if (!e || h->undefinable) { h->refused_ring[class]++; if (s && kf & KF_BEGIN) s->generation = 0; return; }
-  u32 units = sizeof(struct bulk_event) / 8 + (kf & KF_BEGIN ? 1 : 0);
-  if (type == FILE_OPEN) units = sizeof(*e) / 8;
-  if (ret != (s32)ret) { kf |= KF_WIDE; extra = (u64)(ret - (s32)ret); units = sizeof(*e) / 8; }
+  kf |= wide(ret); extra |= ret - (s32)ret;
+  u32 units = sizeof(struct bulk_event) / 8 + 2 * ((kf / KF_BEGIN | kf / KF_UNNAMED | kf / KF_WIDE) & 1);
   e->type = type; e->units = units; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = ret; e->nr = nr; e->kf = kf; e->fd = fd;
   e->session = s ? slot : ~0u; e->generation = s ? s->generation : 0; e->oflags = extra;
   push(h, units);

@@ -142,7 +142,7 @@ int socket_io(u64 *ctx) {
   u8 *p = room(h, cpu, 192, 0);
   if (!p || h->undefinable) { h->refused_ring[CLASS_SOCKET]++; if (kf & KF_BEGIN) s->generation = 0; return end(h); }
   struct socket_send_event *e = (void *)p;
-  e->type = type; e->units = 192 / 8; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = bytes; e->nr = nr; e->kf = kf | KF_ADDRESS | KF_CLAIMED | (bytes != (s32)bytes ? KF_WIDE : 0); e->fd = fd;
+  e->type = type; e->units = 192 / 8; e->tid = tid; e->ts = ts; e->seq = seq; e->key = key; e->ret = bytes; e->nr = nr; e->kf = kf | KF_ADDRESS | KF_CLAIMED | wide(bytes); e->fd = fd;
   e->session = slot; e->generation = s->generation; e->extra = n | (u64)(bytes - (s32)bytes);
   __builtin_memcpy(p + 64, in->address, 128);
   push(h, 192 / 8);

@@ -21,7 +21,7 @@ _DEFINITIONS = {
     events.DEF_SOCKET: events.SOCKET_DEFINITION,
 }
 ADDRESS_AT = 64
-_WITH_KEY, _WITH_EXTRA = events.BEGIN | events.RELATIVE, events.ADDRESS | events.WIDE
+_WHOLE = events.BEGIN | events.RELATIVE | events.ADDRESS | events.WIDE | events.UNNAMED
 """A read, write, send or receive with one of these flags has more than the common part."""
 _GO_ON = {kind.id for kind in events.EVENTS if events.EXTRA in kind.fields}
 
@@ -110,9 +110,8 @@ def bulk(raw: bytes, cpu: int) -> Record:
     if layout is None:
         raise DecodeError(f"bulk record: type {number} is not in the catalogue")
     if number in _GO_ON and events.BULK.size <= len(raw) < layout.size:
-        kf = int(events.BULK.unpack(raw)["kf"])
-        needed = layout.size if kf & _WITH_EXTRA else events.BULK.size + (8 if kf & _WITH_KEY else 0)
-        raw = raw + bytes(layout.size - len(raw)) if len(raw) >= needed else raw
+        whole = int(events.BULK.unpack(raw)["kf"]) & _WHOLE
+        raw = raw if whole else raw + bytes(layout.size - len(raw))
     values = _unpack(layout, raw, layout.name)
     values["key"] = signed(values.get("key", 0))
     values["cpu"] = cpu

@@ -168,8 +168,8 @@ def bulk(name: str, tail: bytes = b"", **members: Any) -> bytes:
     raw = pack(layout, values | {"seq": values.get("seq", 0) & 0xFFFFFFFF})
     if tail or kf & events.CLAIMED:
         raw += bytes(64 - len(raw)) + tail
-    elif events.EXTRA in kind.fields and not kf & events.WIDE:
-        raw = raw[: events.BULK.size + (8 if kf & events.BEGIN else 0)]
+    elif events.EXTRA in kind.fields and not kf & (events.WIDE | events.BEGIN | events.UNNAMED):
+        raw = raw[: events.BULK.size]
     return _units(raw)
 
 

@@ -48,7 +48,7 @@ def test_a_return_value_that_needs_more_than_its_word_is_whole(ret: int, kf: int
     assert record.values["extra"] & 0xFFFFFFFF == (7 if kf & events.ADDRESS else 0)
 
 
-@pytest.mark.parametrize(("kf", "size"), [(0, 40), (events.BEGIN, 48), (events.WIDE, 56), (events.ADDRESS, 56)])
+@pytest.mark.parametrize(("kf", "size"), [(0, 40), (events.BEGIN, 56), (events.WIDE, 56), (events.ADDRESS, 56), (events.UNNAMED, 56)])
 def test_a_record_without_what_its_flags_say_is_refused(kf: int, size: int) -> None:
     whole = events.bulk_layout(events.EVENT["file_read"]).struct.pack(33, size // 8, 1, 2, 3, 4, 5, 6, 7, kf, 8, 9, 0)
     assert decode.bulk(whole[:size], 0).values["tid"] == 1

@@ -51,6 +51,7 @@ def test_layout_has_no_padding_and_is_whole_words(layout: Layout) -> None:
     assert len(offsets) == len(layout.fields), "two members of one name"
     assert layout.struct.size == layout.size
     assert layout.size % 8 == 0
+    assert events.WIDE == 1 << 14, "bpf/file.c shifts it into its place"
 
 
 @each_event
