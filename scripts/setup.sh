@@ -171,7 +171,7 @@ unpack() { # what it is for, then packages: downloads them and unpacks them into
 # ---- the compiled pass -----------------------------------------------------------------------------------------------
 
 pass_state() { # one line: changes whenever something that the module is made from changes
-    cat .venv/setup.stamp monitor/ahead.py monitor/fastpath.py monitor/fasttext.py monitor/model.py monitor/events/*.py \
+    cat .venv/setup.stamp monitor/ahead.py monitor/fast*.py monitor/model.py monitor/events/*.py \
         scripts/compile_ahead.py | sha256sum
 }
 

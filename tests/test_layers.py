@@ -44,6 +44,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "templates",
             "fastpath",
             "fasttext",
+            "fastframe",
+            "fastbits",
             "ahead",
             "mirror",
             "tables",
@@ -56,7 +58,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("procfs", "enrich", "names", "naming", "proctable"),  # who did it
         *("redact", "redact_rules", "hashing", "quiet", "exclusions"),  # what is masked and added before
         *(
-            "log", "logdir", "frames",
+            "log", "logdir", "frames", "compressor",
             "logfiles", "scan", "retention",
             "durable",
             "ledger",
