@@ -69,6 +69,6 @@ def njit(*, nogil: bool, cache: bool) -> Callable[[F], F]:
     return decorator
 
 
-def compiled(entry: Any) -> Any:
-    """An entry of the compiled code: as `njit` has made it, or the module's of the same name."""
-    return entry if MODULE is None else getattr(MODULE, entry.__name__)
+def compiled(entry: Any, name: str = "") -> Any:
+    """An entry of the compiled code: as `njit` has made it, or the module's of the same `name`."""
+    return entry if MODULE is None else getattr(MODULE, name or entry.__name__)

@@ -76,7 +76,7 @@ class Pipeline:
         self._state = self.order.state
         self._state[fastpath.SECOND] = -1
         self._start = Counts()
-        self.notes = self._places = np.zeros(1, np.int64)
+        self.notes, self._places = np.zeros(1, np.int64), np.zeros((1, 1), np.int64)
         self._limit = 0
         self._owed: list[tuple[sessions.Open, str, int]] = []
         self.processes = ProcessTable(self.tasks.entity)
@@ -94,7 +94,7 @@ class Pipeline:
         With one word there is no room for notes, and none are taken.
         """
         self.notes = notes
-        self._places = np.zeros(1 if len(notes) == 1 else fastframe.PLACES + len(self._templates.ops), np.int64)
+        self._places = np.zeros((1, 1) if len(notes) == 1 else fastframe.PLACES + len(self._templates.ops), np.int64)
 
     # ---- a batch ----
     def _begin(self) -> None:
@@ -141,10 +141,11 @@ class Pipeline:
         if self._owed:
             return False
         m, t = self._memory, self._templates
+        run = fastpath.run_noted if self._places.ndim == fastpath.NOTED else fastpath.run
         while True:
             if not self._space:
                 return False
-            reason = fastpath.run(
+            reason = run(
                 self._state,
                 self.order.cpus,
                 self.order.gaps,

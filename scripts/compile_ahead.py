@@ -34,8 +34,8 @@ def looked(module: Any, name: str, answer: int, act: Any) -> list[Any]:
     return seen
 
 
-def passed() -> list[Any]:
-    """The arguments of the pipeline's first call of the compiled pass."""
+def passed(notes: Any = None) -> list[Any]:
+    """The arguments of the pipeline's first call of the compiled pass; `notes`: where it notes what repeats."""
     from monitor import fastpath, replay
     from monitor.clock import WallClock
     from monitor.encode import Origin
@@ -50,15 +50,24 @@ def passed() -> list[Any]:
     host = HostFacts("0" * 32, "boot", "build", "0" * 32, "0" * 8)
     pipeline = Pipeline(order, Origin(host, "0" * 16), Tasks(host, UserNames()), WallClock())
     order.look()
-    return looked(fastpath, "run", fastpath.FULL, pipeline.fill)
+    if notes is None:
+        return looked(fastpath, "run", fastpath.FULL, pipeline.fill)
+    pipeline.note(notes)
+    return looked(fastpath, "run_noted", fastpath.FULL, pipeline.fill)
 
 
-def sealed() -> list[Any]:
-    """The arguments with which the log has lines compressed."""
-    from monitor import fastframe
+def entries() -> dict[str, tuple[Any, list[Any]]]:
+    """The module's functions by name, each with arguments as it gets them."""
+    from monitor import fastframe, fastpath
     from monitor.compressor import Sealer
 
-    return looked(fastframe, "seal", 0, lambda: Sealer().frame(memoryview(b"\n"), 0, 1))
+    sealer = Sealer()
+    sealed = looked(fastframe, "seal", 0, lambda: sealer.frame(memoryview(b"\n"), 0, 1))
+    return {
+        "run": (fastpath.run, passed()),
+        "run_noted": (fastpath.run_noted, passed(sealer.notes)),
+        "seal": (fastframe.seal, sealed),
+    }
 
 
 def main() -> int:
@@ -78,15 +87,15 @@ def compile_into(directory: Path) -> None:
     from numba import int64, typeof
     from numba.pycc import CC
 
-    from monitor import ahead, fastframe, fastpath
+    from monitor import ahead
 
     compiler = CC("_fastpath")
     compiler.output_dir = str(directory)
     compiler.output_file = ahead.file_name()
     compiler.use_nrt = False  # as monitor/ahead.py has it for the functions that run calls
     compiler.target_cpu = TARGETS.get(platform.machine(), "generic")
-    for function, arguments in ((fastpath.run, passed()), (fastframe.seal, sealed())):
-        compiler.export(function.__name__, int64(*(typeof(argument) for argument in arguments)))(function.py_func)
+    for name, (function, arguments) in entries().items():
+        compiler.export(name, int64(*(typeof(argument) for argument in arguments)))(function.py_func)
     compiler.compile()
     for old in directory.glob("_fastpath.*"):
         if old.name != ahead.file_name():

@@ -78,7 +78,7 @@ def expanded(history: bytes, literals: bytes, sequences: list[tuple[int, int, in
         else:
             index = value - 1 + (ll == 0)
             distance = recent[0] - 1 if index == 3 else recent[index]
-            recent.remove(distance) if index < 3 else recent.pop()
+            del recent[min(index, 2)]
             recent.insert(0, distance)
         source = bytes(found[len(found) - recent[0] :][:ml])
         found += (source * (ml // len(source) + 1))[:ml]
