@@ -1,7 +1,7 @@
 """The writing side of the compressed log: a batch's lines become frames with their trailers (monitor/frames.py has the form).
 
 Owns where one frame ends and the next begins, and who makes it: at level 1 monitor/fastframe.py, which is told by the compiled
-pass what repeats and so takes a third of the time; else libzstd in a thread of its own, beside the one that makes the lines.
+pass what repeats and so takes less than half of the time; else libzstd in a thread beside the one that makes the lines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK_BYTES = fastframe.WINDOW
 """Lines of one frame: they stay in the processor's cache, and a reader gets them with one read."""
 _LINE_BLOCK = 1 << 16
 _INLINE_BYTES = 1 << 16  # less than that is compressed before a thread has woken up
-_NOTES = 1 << 15  # five for each line of a chunk, of lines a third of the usual length
+_NOTES = 1 << 15  # a line has two, and a chunk a thousand lines; what finds no room is looked up
 
 
 class Sealer:
