@@ -53,6 +53,8 @@ if MODULE is None and util.find_spec("numba"):
     import numba
 
     PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
+COMPILED = MODULE is not None or not PLAIN
+"""The entries are compiled, by one of the two."""
 
 
 def njit(*, nogil: bool, cache: bool) -> Callable[[F], F]:
@@ -67,6 +69,6 @@ def njit(*, nogil: bool, cache: bool) -> Callable[[F], F]:
     return decorator
 
 
-def pass_of(entry: Any) -> Any:
-    """The entry of the compiled pass: `entry` as `njit` has made it, or the module's."""
-    return entry if MODULE is None else MODULE.run
+def compiled(entry: Any, name: str = "") -> Any:
+    """An entry of the compiled code: as `njit` has made it, or the module's of the same `name`."""
+    return entry if MODULE is None else getattr(MODULE, name or entry.__name__)

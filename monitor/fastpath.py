@@ -13,6 +13,7 @@ import numpy as np
 
 from monitor import ahead, events
 from monitor.ahead import njit
+from monitor.fastframe import PLACES, hint
 from monitor.fastrecords import (
     CALL_SESSION,
     DEFINITION_KEY,
@@ -45,9 +46,7 @@ Array = Any
 # reasons to return
 DONE, LIMIT, DEFINITION, SLOW, FULL = range(5)
 # members of the state array
-OUT, SEQUENCE, LINES, CPU, LIMIT_TS, LIMIT_CPU, LIMIT_SEQ, CUT, SECOND, OFFSET, GAPS, RECEIVED, REPEATED, JOURNAL = (
-    range(14)
-)
+OUT, SEQUENCE, LINES, CPU, LIMIT_TS, LIMIT_CPU, LIMIT_SEQ, CUT, SECOND, OFFSET, GAPS, RECEIVED, REPEATED, BASE = range(14)
 STATE = 16
 # columns of the per-CPU array
 POS, HEAD, EXPECTED = range(3)
@@ -67,36 +66,16 @@ SLOW_ENTRY = 1
 LINE_ROOM = 16384
 MAX_GAPS = 256
 NOTHING = 0xFFFFFFFF
+NOTED = 1
+"""dimensions of `P` when it is noted what repeats: with two the compiled pass has no trace of it, and takes 5 ns less a line"""
 
 _CLOSES = (events.EVENT["file_close"].id, events.EVENT["socket_close"].id)
 _FILE_CLOSE, _SOCKET_CLOSE = _CLOSES
 _REASONS = len(events.CLOSE_REASONS)
 _DEF_SESSION, _DEF_FILE = events.DEF_SESSION, events.DEF_FILE
-(
-    _KF_CLAIMED,
-    _KF_BEGIN,
-    _KF_RELATIVE,
-    _KF_ADDRESS,
-    _KF_UNNAMED,
-    _KF_COMPAT,
-    _KF_CREATED,
-    _KF_TRUNCATED,
-    _KF_URING,
-    _KF_QUIET,
-    _KF_WIDE,
-) = (
-    events.CLAIMED,
-    events.BEGIN,
-    events.RELATIVE,
-    events.ADDRESS,
-    events.UNNAMED,
-    events.COMPAT,
-    events.CREATED,
-    events.TRUNCATED,
-    events.URING,
-    events.QUIET,
-    events.WIDE,
-)
+_KF_CLAIMED, _KF_BEGIN, _KF_RELATIVE, _KF_ADDRESS = events.CLAIMED, events.BEGIN, events.RELATIVE, events.ADDRESS
+_KF_UNNAMED, _KF_COMPAT, _KF_CREATED, _KF_TRUNCATED = events.UNNAMED, events.COMPAT, events.CREATED, events.TRUNCATED
+_KF_URING, _KF_QUIET, _KF_WIDE = events.URING, events.QUIET, events.WIDE
 
 
 @njit(nogil=True, cache=True)
@@ -125,6 +104,20 @@ def begin_session(M: Any, M8: Any, J: Any, J8: Any, entry: int, generation: int,
     M[w + 3] = key
     memcpy(M8, entry + SESSION_OBJECT, M8, obj + FILE_DATA, olen & 0xFFFFFFFF)
     memcpy(M8, entry + SESSION_TASK, M8, task + TASK_DATA, tlen & 0xFFFFFFFF)
+
+
+@njit(nogil=True, cache=True)
+def place_of(fragment: int) -> int:
+    """Where the places have the fragment at this byte of the mirror; entries are at least 480 bytes apart."""
+    return fragment >> 9 & PLACES - 1
+
+
+@njit(nogil=True, cache=True)
+def take_places(P: Any, session: int, obj: int, task: int) -> None:
+    """What a session's entry has stands where the entries that it was copied from were last written."""
+    if P.ndim == NOTED:
+        P[place_of(session + SESSION_OBJECT)] = P[place_of(obj + FILE_DATA)]
+        P[place_of(session + SESSION_TASK)] = P[place_of(task + TASK_DATA)]
 
 
 @njit(nogil=True, cache=True)
@@ -192,37 +185,31 @@ def put_literal(out: Any, at: int, lit: Any, place: int, count: int) -> int:
 
 @njit(nogil=True, cache=True)
 def write_line(
-    S: Any,
-    R: Any,
-    R8: Any,
-    M: Any,
-    M8: Any,
-    c: int,
-    w: int,
-    template: int,
-    parts: Any,
-    ops: Any,
-    index: Any,
-    lit: Any,
-    tab: Any,
-    flags: Any,
-    second: Any,
-    out: Any,
-) -> int:
+    S: Any, R: Any, R8: Any, M: Any, M8: Any, c: int, w: int, template: int, parts: Any, ops: Any, index: Any, lit: Any,
+    tab: Any, flags: Any, second: Any, out: Any, N: Any, P: Any,
+) -> int:  # fmt: skip
     """Runs the template for the record at word `w` of CPU `c`; the end of the line, -1: this record is not for it.
     `parts`: places and lengths of object and task, the session's and the base directory's entry.
     """
     obj, obj_len, task, task_len, session, base = parts
-    at = word(S, OUT)
-    for o in range(cell(index, template, 0) * OPERATION, cell(index, template, 1) * OPERATION, OPERATION):
-        code, a, b = word(ops, o), word(ops, o + 1), word(ops, o + 2)
-        at = put_literal(out, at, lit, word(ops, o + 4), word(ops, o + 5))
+    at, before, far = word(S, OUT), word(S, BASE), word(N, word(N, 0)) >> 32
+    for number in range(cell(index, template, 0), cell(index, template, 1)):
+        o = number * OPERATION
+        code, a, b, count = word(ops, o), word(ops, o + 1), word(ops, o + 2), word(ops, o + 5)
+        if P.ndim == NOTED:  # noqa: SIM102 - alone it is constant for numba, which leaves the branch out
+            if count >= 8 or (code != TASK and code != OBJECT and code != LIT):  # a piece of 8 bytes or more
+                far = hint(N, P, PLACES + number, before, at, far, False)
+        at = put_literal(out, at, lit, word(ops, o + 4), count)
         if code == WORD:
             at = put_number(out, at, cell(R, c, w + a))
         elif code == TASK:
+            if P.ndim == NOTED:
+                far = hint(N, P, place_of(task), before, at, far, True)
             memcpy(out, at, M8, task, task_len)
             at += task_len
         elif code == OBJECT:
+            if P.ndim == NOTED:
+                far = hint(N, P, place_of(obj), before, at, far, True)
             memcpy(out, at, M8, obj, obj_len)
             at += obj_len
         elif code == TIME:
@@ -391,25 +378,8 @@ def count_event(S: Any, C: Any, G: Any, c: int, seq: int, ts: int) -> None:
 
 @njit(nogil=True, cache=True)
 def step(
-    S: Any,
-    C: Any,
-    G: Any,
-    R: Any,
-    R8: Any,
-    M: Any,
-    M8: Any,
-    J: Any,
-    J8: Any,
-    where: Any,
-    c: int,
-    w: int,
-    ops: Any,
-    index: Any,
-    lit: Any,
-    tab: Any,
-    flags: Any,
-    second: Any,
-    out: Any,
+    S: Any, C: Any, G: Any, R: Any, R8: Any, M: Any, M8: Any, J: Any, J8: Any, where: Any, c: int, w: int, ops: Any,
+    index: Any, lit: Any, tab: Any, flags: Any, second: Any, out: Any, N: Any, P: Any,
 ) -> int:
     """Handles one record: DONE when that was all, else the reason why Python must."""
     nfile, ntask, tasks, sessions = where[0], where[1], where[2], where[3]
@@ -428,6 +398,7 @@ def step(
         if not known_task or not known_object:
             return SLOW
         begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
+        take_places(P, sessions + slot * 1280, obj, task)
         return DONE
     seq = sequence(C, c, EXPECTED, cell(R, c, w + SEQ_GENERATION))
     if seq < C[c, EXPECTED]:  # already in the log: a killed reader had not freed it
@@ -438,11 +409,12 @@ def step(
     variant, parts = resolve(R, M, c, w, kind, obj, task, known_task, known_object, sessions)
     if variant < 0:
         return SLOW
-    end = write_line(S, R, R8, M, M8, c, w, kind * VARIANTS + variant, parts, ops, index, lit, tab, flags, second, out)
+    end = write_line(S, R, R8, M, M8, c, w, kind * VARIANTS + variant, parts, ops, index, lit, tab, flags, second, out, N, P)
     if end < 0:
         return SLOW
     if kf & _KF_BEGIN:
         begin_session(M, M8, J, J8, sessions + slot * 1280, generation, obj, task, key)
+        take_places(P, sessions + slot * 1280, obj, task)
     count_event(S, C, G, c, seq, cell(R, c, w + TS))
     S[OUT] = end
     return DONE
@@ -467,11 +439,14 @@ def run(
     flags: Any,
     second: Any,
     out: Any,
+    N: Any,
+    P: Any,
 ) -> int:
     """Writes lines until a reason to stop; returns it. Records are taken in order of (time, CPU, sequence) below S[CUT].
 
     `where` holds the mirror's geometry: file entries per CPU, task entries per CPU, byte offsets of tasks and sessions,
-    ring mask. `C` per CPU: position, head, expected sequence. `G` rows of gaps: CPU, first, last missing, time.
+    ring mask. `C` per CPU: position, head, expected sequence. `G` rows of gaps: CPU, first, last missing, time. `N` and `P`:
+    what is noted for `fastframe.seal`, where the log is compressed.
     """
     mask = where[4]
     while True:
@@ -490,10 +465,11 @@ def run(
                 return FULL
             if word0 >> 16 & 0xFFFF == 0:  # no record has no length: what follows cannot be found
                 return SLOW
-            reason = step(S, C, G, R, R8, M, M8, J, J8, where, c, w, ops, index, lit, tab, flags, second, out)
+            reason = step(S, C, G, R, R8, M, M8, J, J8, where, c, w, ops, index, lit, tab, flags, second, out, N, P)
             if reason != DONE:
                 return reason
             C[c, POS] += (word0 >> 16 & 0xFFFF) << 3
 
 
-run = ahead.pass_of(run)
+run_noted = ahead.compiled(run, "run_noted")
+run = ahead.compiled(run)

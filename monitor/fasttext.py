@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from monitor.ahead import PLAIN, njit
 
 if PLAIN:
@@ -23,6 +25,23 @@ if PLAIN:
         """Stores 8 bytes, the lowest first, into a uint8 array."""
         dst[to : to + 8] = tuple(int(value).to_bytes(8, "little"))
 
+    def load8(array: Any, at: int) -> int:
+        """8 bytes of a uint8 array as a signed number, the lowest first."""
+        return int.from_bytes(array[at : at + 8].tobytes(), "little", signed=True)
+
+    def differ64(array: Any, at: int, other: int) -> int:
+        """Which of 64 bytes of a uint8 array are not those at another place of it: bits of a signed number, the lowest first."""
+        bits = np.packbits(array[at : at + 64] != array[other : other + 64], bitorder="little")
+        return int.from_bytes(bits.tobytes(), "little", signed=True)
+
+    def zeros_below(value: int) -> int:
+        """Zero bits below the lowest one of a 64-bit number that is not 0."""
+        return (value & -value).bit_length() - 1
+
+    def highest(value: int) -> int:
+        """Place of the highest one of a 64-bit number that is not 0, from the lowest bit on."""
+        return (value & 0xFFFFFFFFFFFFFFFF).bit_length() - 1
+
     def word(array: Any, at: int) -> int:
         """The word `at` of an int64 array, its rows one behind the other."""
         return int(array.reshape(-1)[at])
@@ -35,6 +54,7 @@ else:
     from numba.core import cgutils
     from numba.extending import intrinsic
 
+    ir: Any = cgutils.ir  # type: ignore[attr-defined]  # llvmlite's, as numba has it
     # Plain loads and stores: an index of numba's may be negative and counts from the end then, which each access looks at; with
     # the rows' length read from memory each time. With that and the digits eight at a time a line takes 123 ns instead of 226.
 
@@ -87,6 +107,63 @@ else:
             return context.get_dummy_value()
 
         return signature, generate
+
+    @intrinsic
+    def load8(_typing: Any, array: Any, at: Any) -> Any:  # noqa: ARG001
+        """8 bytes of a uint8 array as a signed number, the lowest first."""
+        signature = types.int64(array, types.int64)
+
+        def generate(context: Any, builder: Any, made: Any, args: Any) -> Any:
+            return builder.load(_words(context, builder, made.args[0], args[0], args[1]), align=1)
+
+        return signature, generate
+
+    @intrinsic
+    def differ64(_typing: Any, array: Any, at: Any, other: Any) -> Any:  # noqa: ARG001
+        """Which of 64 bytes of a uint8 array are not those at another place of it: bits of a signed number, the lowest first."""
+        signature = types.int64(array, types.int64, types.int64)
+
+        def generate(context: Any, builder: Any, made: Any, args: Any) -> Any:
+            vector, half, whole = ir.VectorType(ir.IntType(8), 16), ir.IntType(16), ir.IntType(64)
+            places = [_words(context, builder, made.args[0], args[0], place) for place in args[1:]]
+            places = [builder.bitcast(place, vector.as_pointer()) for place in places]
+            found = []
+            for step in range(4):
+                spots = (builder.gep(place, [context.get_constant(types.int64, step)]) for place in places)
+                found.append(builder.icmp_unsigned("!=", *(builder.load(spot, align=1) for spot in spots)))
+            some = builder.or_(builder.or_(found[0], found[1]), builder.or_(found[2], found[3]))
+            before = builder.block
+            with builder.if_then(builder.icmp_unsigned("!=", builder.bitcast(some, half), half(0)), likely=False):
+                bits = whole(0)
+                for step, one in enumerate(found):
+                    part = builder.zext(builder.bitcast(one, half), whole)
+                    bits = builder.or_(bits, builder.shl(part, whole(16 * step)))
+                there = builder.block
+            result = builder.phi(whole)
+            result.add_incoming(whole(0), before)
+            result.add_incoming(bits, there)
+            return result
+
+        return signature, generate
+
+    @intrinsic
+    def zeros_below(_typing: Any, value: Any) -> Any:  # noqa: ARG001
+        """Zero bits below the lowest one of a 64-bit number that is not 0."""
+
+        def generate(_context: Any, builder: Any, _made: Any, args: Any) -> Any:
+            return builder.cttz(args[0], ir.IntType(1)(1))
+
+        return types.int64(types.int64), generate
+
+    @intrinsic
+    def highest(_typing: Any, value: Any) -> Any:  # noqa: ARG001
+        """Place of the highest one of a 64-bit number that is not 0, from the lowest bit on."""
+
+        def generate(context: Any, builder: Any, _made: Any, args: Any) -> Any:
+            above = builder.ctlz(args[0], ir.IntType(1)(1))
+            return builder.sub(context.get_constant(types.int64, 63), above)
+
+        return types.int64(types.int64), generate
 
     @intrinsic
     def word(_typing: Any, array: Any, at: Any) -> Any:  # noqa: ARG001

@@ -17,17 +17,15 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import zstandard
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-CHUNK_BYTES = 1 << 20
-"""Lines of one frame: they stay in the processor's cache, and a reader gets them with one read."""
 _SKIPPABLE = 0x184D2A5D
 _TRAILER = struct.Struct("<II4sIIIQ")
 _MARK = struct.pack("<II4s", _SKIPPABLE, _TRAILER.size - 8, b"ebpf")
+TRAILER_BYTES = _TRAILER.size
 HEADER = struct.pack("<II4sI", _SKIPPABLE, 8, b"ebpf", 2)
 """Version 1 had a check sum of the frame alone: such a file is read as any other archive, and not gone on in."""
 _BLOCK = 1 << 16
@@ -35,8 +33,12 @@ _NEAR = 1 << 13
 _MOST_FRAME_BYTES = 64 << 20  # a line may have 16 MB, and zstd makes nothing much longer
 _MOST_BYTES = 1 << 60  # of lines in a file
 _STRANGE_BYTES = 4 << 20
-_INLINE_BYTES = 1 << 16  # less than that is compressed before a thread has woken up
 _KEPT_FRAMES = 4
+
+
+def trailer(frame: bytes, lines: int, until: int) -> bytes:
+    """What stands behind a frame with so many bytes of lines; `until`: of all lines in the file, with those of this frame."""
+    return _MARK + struct.pack("<IIIQ", len(frame), lines, _check_sum(frame, lines, until), until)
 
 
 class Unreadable(Exception):
@@ -385,77 +387,3 @@ def is_framed(fd: int) -> bool:
     if head.startswith(HEADER[:-4]):
         return head == HEADER  # else it is of another version
     return os.pread(fd, len(_MARK), max(0, os.fstat(fd).st_size - _TRAILER.size)) == _MARK
-
-
-class Compressor:
-    """Makes frames of a batch's lines, beside the thread that makes the lines: `ahead` while the batch grows.
-
-    One thread compresses; zstd lets go of the interpreter's lock meanwhile.
-    """
-
-    def __init__(self, level: int) -> None:
-        # The trailer's check sum is over the compressed bytes, a fiftieth of what zstd's own would be over.
-        self._zstd = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
-        self._thread = ThreadPoolExecutor(1, "log-compress")
-        self._waiting: list[tuple[Future[bytes], int]] = []
-        self._frames: list[tuple[bytes, int]] = []
-        self._done = 0
-
-    def ahead(self, batch: memoryview) -> None:
-        """The batch has these lines by now, which stay as they are; an empty one begins another batch."""
-        if not batch:
-            self.forget()
-        elif len(batch) - self._done >= CHUNK_BYTES:
-            self._submit(batch)
-
-    def length(self, batch: memoryview) -> int:
-        """Bytes that the whole batch takes in the file."""
-        if len(batch) > self._done:
-            rest = batch[self._done :]
-            if len(rest) >= _INLINE_BYTES or self._waiting:
-                self._submit(batch)
-            else:
-                self._frames.append((self._zstd.compress(rest), len(rest)))
-                self._done = len(batch)
-        self._frames += [(future.result(), length) for future, length in self._waiting]
-        self._waiting = []
-        return sum(len(frame) + _TRAILER.size for frame, _ in self._frames)
-
-    def data(self, batch: memoryview, begin: int) -> bytes:
-        """The whole batch as it is to stand in a file with `begin` plain bytes before it."""
-        self.length(batch)
-        pieces = []
-        for frame, length in self._frames:
-            begin += length
-            crc = _check_sum(frame, length, begin)
-            pieces += [frame, _MARK + struct.pack("<IIIQ", len(frame), length, crc, begin)]
-        return b"".join(pieces)
-
-    def forget(self) -> None:
-        """What comes is another batch."""
-        for future, _ in self._waiting:
-            future.result()
-        self._waiting, self._frames, self._done = [], [], 0
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._thread.shutdown()
-
-    def _submit(self, batch: memoryview) -> None:
-        while len(batch) > self._done:
-            end = len(batch)
-            if end - self._done > 2 * CHUNK_BYTES:
-                end = _line_end(batch, self._done + CHUNK_BYTES)
-            piece = batch[self._done : end]
-            self._waiting.append((self._thread.submit(self._zstd.compress, piece), len(piece)))
-            self._done = end
-
-
-def _line_end(batch: memoryview, at: int) -> int:
-    """Where the line that has the byte `at` ends."""
-    while at < len(batch):
-        newline = bytes(batch[at : at + _BLOCK]).find(b"\n")
-        if newline >= 0:
-            return at + newline + 1
-        at += _BLOCK
-    return len(batch)

@@ -13,9 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from monitor import frames
+from monitor.compressor import Compressor
 from monitor.durable import DURABLE_NAME, GroupCommit
-from monitor.frames import HEADER, Compressor
+from monitor.frames import HEADER
 from monitor.logdir import LogError, log_names, open_checked, open_directory, open_live
 from monitor.logfiles import LIVE_NAME, LIVE_NAMES, ZSTD_NAME, line_identity
 
@@ -129,6 +133,12 @@ class Log:
     def position(self) -> Position:
         """Where the next append will begin."""
         return Position(self._device, self._inode, self._offset)
+
+    @property
+    def notes(self) -> npt.NDArray[np.int64] | None:
+        """Where it is to be noted what repeats in the next batch (fastframe.hint); None: nobody uses that."""
+        sealer = None if self._compressor is None else self._compressor.sealer
+        return None if sealer is None else sealer.notes
 
     def ahead(self, batch: memoryview) -> None:
         """The next batch has these whole lines by now: a compressed log begins with them. Empty: another batch begins."""

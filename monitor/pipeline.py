@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from monitor import decode, describe, encode, events, fastpath, names, sessions, templates
+from monitor import decode, describe, encode, events, fastframe, fastpath, names, sessions, templates
 from monitor.clock import WallClock, rfc3339
 from monitor.decode import DecodeError, Record
 from monitor.encode import Document, Names, Origin
@@ -22,6 +23,8 @@ from monitor.mirror import Mirror
 from monitor.naming import Tasks
 from monitor.order import Order
 from monitor.proctable import ProcessTable
+
+Words = npt.NDArray[np.int64]
 
 OUT_BYTES = 16 << 20
 _FIRST_EVENT = 16  # below are definitions
@@ -73,6 +76,7 @@ class Pipeline:
         self._state = self.order.state
         self._state[fastpath.SECOND] = -1
         self._start = Counts()
+        self.notes, self._places = np.zeros(1, np.int64), np.zeros((1, 1), np.int64)
         self._limit = 0
         self._owed: list[tuple[sessions.Open, str, int]] = []
         self.processes = ProcessTable(self.tasks.entity)
@@ -82,9 +86,19 @@ class Pipeline:
         """Lines from the next one on say this of their origin."""
         self.origin = origin
         self._templates = templates.build(origin)
+        self.note(self.notes)
+
+    def note(self, notes: Words) -> None:
+        """From now on what repeats in the batch is noted here for `fastframe.seal`: the first word is how many notes there are.
+
+        With one word there is no room for notes, and none are taken.
+        """
+        self.notes = notes
+        self._places = np.zeros((1, 1) if len(notes) == 1 else fastframe.PLACES + len(self._templates.ops), np.int64)
 
     # ---- a batch ----
     def _begin(self) -> None:
+        self._state[fastpath.BASE] += self._state[fastpath.OUT]
         self._state[fastpath.OUT] = 0
         self._state[fastpath.LINES] = 0
         self._state[fastpath.RECEIVED] = 0
@@ -127,10 +141,11 @@ class Pipeline:
         if self._owed:
             return False
         m, t = self._memory, self._templates
+        run = fastpath.run_noted if self._places.ndim == fastpath.NOTED else fastpath.run
         while True:
             if not self._space:
                 return False
-            reason = fastpath.run(
+            reason = run(
                 self._state,
                 self.order.cpus,
                 self.order.gaps,
@@ -148,6 +163,8 @@ class Pipeline:
                 t.flags,
                 self._second,
                 self._out[: self._limit],
+                self.notes,
+                self._places,
             )
             if reason == fastpath.FULL:
                 if not self._stretch():
@@ -210,6 +227,9 @@ class Pipeline:
         if at + len(line) > OUT_BYTES:
             raise OverflowError("a line does not fit into the batch")
         self._out[at : at + len(line)] = np.frombuffer(line, np.uint8)
+        count = int(self.notes[0])
+        if count + 1 < len(self.notes):  # from here on nothing is known
+            self.notes[count + 1], self.notes[0] = at, count + 1
         self._state[fastpath.OUT] += len(line)
         self._state[fastpath.LINES] += 1
         self._state[fastpath.SEQUENCE] += 1

@@ -207,6 +207,8 @@ class Startup:
         origin = self._origin()
         self.pipeline = Pipeline(order, origin, Tasks(self.host, self.users), self.clock, counts)
         self.pipeline.ahead = self.log.ahead
+        if self.log.notes is not None:
+            self.pipeline.note(self.log.notes)
         self.ledger = Ledger(
             self.capture.accounts,
             state.cpus,

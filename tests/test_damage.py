@@ -16,7 +16,8 @@ import zstandard
 
 from monitor import frames, reader, retention
 from monitor.answers import Answers
-from monitor.frames import HEADER, Compressor, Frames, is_framed
+from monitor.compressor import Compressor
+from monitor.frames import HEADER, Frames, is_framed
 from monitor.logfiles import LogFile, Problem, files, tail_offset
 from monitor.search import Filter, Search, last_time
 from monitor.ship import place

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from monitor import clock, events, fastpath, fastrecords, pipeline
 from monitor.encode import Origin
-from tests import fakes, scenes
+from tests import fakes, scenes, test_fastframe
 from tests.acts import Acts
 from tests.fakes import BOOT_NS, Bench
 
@@ -327,11 +327,12 @@ def test_the_same_bytes_with_the_jit_off() -> None:
 
 
 def digests() -> list[str]:
-    """Of what the random streams of four seeds and each bulk scene become."""
+    """Of what the random streams of four seeds and each bulk scene become, and of frames."""
     streams = [written(seed, rounds=2) for seed in range(4)]
     streams += [
         both(scene)[0] for name, scene in scenes.SCENES.items() if events.EVENT[name.split(".")[0]].lane == "bulk"
     ]
+    streams += test_fastframe.digest(7)
     return [hashlib.sha256(stream).hexdigest() for stream in streams]
 
 

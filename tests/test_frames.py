@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from monitor import frames, reader, retention
+from monitor import ahead, frames, reader, retention
+from monitor.compressor import Compressor
 from monitor.durable import read_durable
-from monitor.frames import HEADER, Compressor, Frames, Unreadable
+from monitor.frames import HEADER, Frames, Unreadable
 from monitor.log import Log
 from monitor.logfiles import files, tail_offset
 from monitor.reader import Problem
@@ -29,9 +30,10 @@ from tests.test_reader import Follower
 LINES = b"".join(document(n, padding=n % 50) for n in range(1, 4001))
 
 
-@pytest.fixture
-def log(directory: Path) -> Iterator[Log]:
-    made = new_log(directory, zstd_level=1)
+@pytest.fixture(params=[1, 3], ids=["own", "libzstd"])
+def log(directory: Path, request: pytest.FixtureRequest) -> Iterator[Log]:
+    made = new_log(directory, zstd_level=request.param)
+    assert (made.notes is not None) == (request.param == 1 and ahead.COMPILED)
     made.open()
     yield made
     made.close()
@@ -154,8 +156,9 @@ def test_a_batch_compressed_while_it_grows_is_the_same_batch(directory: Path, lo
     assert point.offset == len(document(1) + LINES * 20 + document(2)), "the durable point counts bytes of lines"
 
 
-def test_lines_longer_than_a_chunk_are_whole() -> None:
-    compressor = Compressor(1)
+@pytest.mark.parametrize("level", [1, 3])
+def test_lines_longer_than_a_chunk_are_whole(level: int) -> None:
+    compressor = Compressor(level)
     batch = memoryview(b"x" * (3 << 20) + b"\n" + b"y\n" * 100)
     length = compressor.length(batch)
     assert len(compressor.data(batch, 0)) == length

@@ -45,6 +45,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "fastpath",
             "fastrecords",
             "fasttext",
+            "fastframe",
+            "fastbits",
             "ahead",
             "mirror",
             "tables",
@@ -57,7 +59,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("procfs", "enrich", "names", "naming", "proctable"),  # who did it
         *("redact", "redact_rules", "hashing", "quiet", "exclusions"),  # what is masked and added before
         *(
-            "log", "logdir", "frames",
+            "log", "logdir", "frames", "compressor",
             "logfiles", "scan", "retention",
             "durable",
             "ledger",

@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from monitor import frames
+from monitor.compressor import Compressor
 from tests.bench import measure
 from tests.bench.load import LOAD_NAME, ROOT, BrokenBenchmark, Load, LoadRun, Tally, counted, plain_blocks, tally
 from tests.bench.measure import Bench
@@ -128,7 +129,7 @@ def test_parts_of_a_file_have_each_of_its_lines_once(tmp_path: Path, framed: boo
     lines = [b"%d" % number * (number % 7 + 1) + b"\n" for number in range(300)]
     path, whole = tmp_path / "events.jsonl", b"".join(lines)
     data = memoryview(whole)
-    path.write_bytes(frames.HEADER + frames.Compressor(1).data(data, 0) if framed else whole)
+    path.write_bytes(frames.HEADER + Compressor(1).data(data, 0) if framed else whole)
     for step in (1, 2, 7, 100, 1000, len(whole)):
         bounds = [*range(0, len(whole), step), len(whole)]
         with path.open("rb") as log:
