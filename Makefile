@@ -13,7 +13,7 @@ ARGS ?=
 DEBIAN ?= bookworm trixie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-system test-kernels check bench workloads deb install uninstall release gen lock clean
+.PHONY: help setup run test test-system test-kernels check bench bench-delivery workloads deb install uninstall release gen lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -60,9 +60,17 @@ check: ## linters, types, generated files, and the tests that need no root
 	$(PY) -m monitor.generate --check
 	EBPF_MONITOR_KERNEL_TESTS=0 $(PYTEST) -m 'not root' $(ARGS)
 
-bench: ## measure on this machine (needs root)
+BENCH = EBPF_MONITOR_BENCH=full EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s
+# of delivery only how late an event is found; the rest has a target of its own
+DELIVERY = test_a_server_that_only_answers test_a_backlog_of_a_long_outage test_beside_a_plain_bulk_loop
+
+bench: ## measure on this machine, in ten minutes (needs root)
 	@scripts/setup.sh test
-	EBPF_MONITOR_BENCH=full EBPF_MONITOR_KERNEL_TESTS=1 $(PY) -m pytest -m bench -s --deselect tests/bench/test_workloads.py $(ARGS)
+	$(BENCH) --deselect tests/bench/test_workloads.py $(DELIVERY:%=--deselect tests/bench/test_ship.py::%) $(ARGS)
+
+bench-delivery: ## measure delivery to a real Elasticsearch and beside a plain bulk loop (needs root)
+	@scripts/setup.sh test
+	$(BENCH) tests/bench/test_ship.py $(ARGS)
 
 workloads: ## measure what each profile logs of ordinary work, and what an event costs, into docs/workloads.md (needs root)
 	@scripts/setup.sh test

@@ -180,16 +180,16 @@ def workloads(directory: Path, small: bool) -> list[Workload]:
 def wall_times(directory: Path, small: bool, rounds: int, problems: list[str]) -> dict[tuple[str, str], list[float]]:
     """Ratio traced to untraced of each workload's wall time, by (workload, profile): one for each round.
 
-    In each round untraced, traced in both profiles, untraced again; the base is the mean of the two. `problems` gets what a
+    In each round traced in both profiles, untraced before and after; the base is the mean of the two. `problems` gets what a
     monitor's end does not balance.
     """
     found: dict[tuple[str, str], list[float]] = {}
     programs = [one for one in workloads(directory / "workloads", small) if not one.missing]
     for one in programs:
         one.seconds()  # caches are warm from here on
+    again = {one.name: one.seconds() for one in programs}
     for _ in range(rounds):
-        base = {one.name: one.seconds() for one in programs}
-        traced = {}
+        base, traced = again, {}
         for profile in ("full", "standard"):
             with tracers.running(directory / "workload-monitor", profile, problems, free=True):
                 traced[profile] = {one.name: one.seconds() for one in programs}
@@ -232,12 +232,13 @@ def web_requests(directory: Path, seconds: int, rounds: int, problems: list[str]
         line = next(line for line in said.splitlines() if line.startswith("Requests/sec"))
         return float(line.split()[1])
 
-    found = []
+    found, after = [], rate()
     for _ in range(rounds):
-        before = rate()
+        before = after
         with tracers.running(directory / "workload-monitor", "full", problems, free=True):
             traced = rate()
-        found.append(2 * traced / (before + rate()))
+        after = rate()
+        found.append(2 * traced / (before + after))
     return found
 
 

@@ -88,6 +88,7 @@ class Monitor:
         self._ready = directory / "ready"
         self._process: subprocess.Popen[bytes] | None = None
         self._rotated = 0
+        self._ready_at = 0.0
         self._name = "events.jsonl" + (".zst" if keys.get("log_compression") == "zstd" else "")
         self.lines = self.lost = self.last = 0
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ class Monitor:
                 f"the monitor is not ready after {START_SECONDS} s: {self._words()}",
             )
             time.sleep(0.01)
-        took = time.monotonic() - began
+        took, self._ready_at = time.monotonic() - began, time.time()
         compiled.keep(self.directory / "outputs")
         return took
 
@@ -152,6 +153,14 @@ class Monitor:
         """The newest status.json; it is rewritten each second."""
         found: dict[str, Any] = orjson.loads((self.run_dir / "status.json").read_bytes())
         return found
+
+    def last_status(self) -> dict[str, Any]:
+        """The newest status of this run, up to a second old: for before a step, when the monitor has nothing to do."""
+        with contextlib.suppress(FileNotFoundError):
+            status = self.status()
+            if status["time"] > self._ready_at:
+                return status
+        return self.fresh_status()
 
     def fresh_status(self) -> dict[str, Any]:
         """A status written after this call."""
@@ -330,7 +339,7 @@ def measured(
     monitor: Monitor, load: Load, mode: str, seconds: float, rate: float = 0, begin: Callable[[], None] = lambda: None
 ) -> Step:
     """Runs the load under `monitor` and counts what reached the log. `account` judges the counts. `begin` comes just before."""
-    before = monitor.fresh_status()
+    before = monitor.last_status()
     monitor.read_log(monitor.take_log(), None)
     begin()
     cpu_before = cpu_time(monitor.pid)
