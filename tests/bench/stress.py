@@ -18,7 +18,7 @@ from monitor import frames
 from monitor.kernel import rings
 from tests.bench import tracers
 from tests.bench.figures import Figure
-from tests.bench.load import LOAD_NAME, Load, LoadRun, check, counted
+from tests.bench.load import LOAD_NAME, NICE, Load, LoadRun, check, counted
 from tests.bench.sequences import read_again
 from tests.bench.tracers import Monitor, Step
 
@@ -97,11 +97,14 @@ class Stress:
         ]
 
     def pressed(self) -> list[Figure]:
-        """One monitor for each form of the log, 64 MB of rings in all: both CPUs generate, then the reader stands still."""
+        """One monitor for each form of the log, 64 MB of rings in all: both CPUs generate, then the reader stands still.
+
+        Where it competes for a CPU it has twice the load's weight, as its unit has (CPUWeight=200): three steps of niceness.
+        """
         found = []
         for compression, form in (("none", "plain log"), ("zstd", "compressed log")):
             directory, keys = self.directory / "pressed", {"ring_bytes": 64 << 20, "log_compression": compression}
-            with tracers.running(directory, "trace", self.problems, **keys) as monitor:
+            with tracers.running(directory, "trace", self.problems, nice=NICE - 3, **keys) as monitor:
                 found += [*self._contended(monitor, form), *self._stalled(monitor, form)]
         return found
 

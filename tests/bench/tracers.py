@@ -78,9 +78,10 @@ class Monitor:
         *,
         cold: bool = False,
         free: bool = False,
+        nice: int = NICE,
         **keys: object,
     ) -> None:
-        self.directory, self.profile, self._cold, self._free = directory, profile, cold, free
+        self.directory, self.profile, self._cold, self._free, self._nice = directory, profile, cold, free, nice
         self.events, self.run_dir = directory / "events", directory / "run"
         self.pins = Path(f"/sys/fs/bpf/ebpf-monitor-bench-{os.getpid()}")
         self._environment = {**os.environ, **(environment or {})}
@@ -127,7 +128,7 @@ class Monitor:
     def start(self) -> float:
         """Starts it and waits until it is ready; the seconds that took. Raises BrokenBenchmark with its last words."""
         self._ready.unlink(missing_ok=True)
-        place = EVERYWHERE if self._free else ("taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(NICE))
+        place = EVERYWHERE if self._free else ("taskset", "-c", str(MONITOR_CPU), "nice", "-n", str(self._nice))
         files = ("--config", str(self._config), "--ready-file", str(self._ready))
         words = [*place, sys.executable, "-m", "monitor", "run", *files]
         if not self._cold:
