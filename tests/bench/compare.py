@@ -45,7 +45,7 @@ class Rivals:
     def round(self, untraced_ns: float) -> None:
         """One search for each peer."""
         for peer in peers.PEERS:
-            if peer.name not in self.absent:
+            if peer.name not in self.absent and not (peer.around and peer.name in self.rates):  # strace: short, one round
                 self.one(peer, untraced_ns)
 
     def one(self, peer: peers.Tracer, untraced_ns: float) -> None:

@@ -55,7 +55,7 @@ class Plan:
 
 
 _SOAK = os.environ.get("EBPF_MONITOR_SOAK")
-FULL = Plan("full", 0.5, 4, 3, 15.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 60.0, 1_005_000, 1.0, 100_100, 175_000, float(_SOAK or 5))
+FULL = Plan("full", 0.5, 4, 3, 15.0, 0.15, 2, 4.0, 2, 400_000, 3.0, 60.0, 1_005_000, 1.0, 100_100, 175_000, float(_SOAK or 3))
 SMOKE = Plan("smoke", 0.3, 1, 1, 0.5, 0.1, 1, 1.0, 1, 20_000, 0.3, 0.3, 50_000, 0.2, 1_000, 10_000, float(_SOAK or 0))
 
 COST_RATE = 200_000
