@@ -155,9 +155,8 @@ class Bench:
         for _ in range(self.plan.rounds):
             base.append(self.load.run("mix", self.plan.cost_s))
             with tracers.running(self.directory / "trace", "trace", self.problems) as monitor:
-                ours.append(
-                    self._search("monitor", guess, functools.partial(tracers.measured, monitor, self.load, "mix"))
-                )
+                run = functools.partial(tracers.measured, monitor, self.load, "mix")
+                ours.append(self._search("monitor", guess, run, self.plan.steps - bool(ours)))
             rivals.round(base[-1].ns)
             guess = ours[-1] or guess
         size = self.sizes.get("all", 0)
@@ -397,7 +396,7 @@ class Bench:
         with tracers.running(self.directory / "storm", "trace", self.problems) as monitor:
             for mode, name in (("exec", "programs run"), ("connect", "connections made")):
                 rates, missing, lost = [], 0, Counter[str]()
-                for _ in range(self.plan.rounds):
+                for _ in range(min(self.plan.rounds, 2)):
                     step = self.note("monitor, storm", tracers.measured(monitor, self.load, mode, self.plan.step_s / 2))
                     rates.append(step.load.rate / {"exec": 3, "connect": 4}[mode])
                     missing += step.missing

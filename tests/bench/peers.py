@@ -183,7 +183,7 @@ BPFTRACE = Peer(
 PEERS = (
     BPFTRACE,
     Peer("perf trace", "perf", lambda out: ["perf", "trace", "-a", *_ONLY, "-o", str(out)], _perf,
-         guess=10_000, tolerance=0.001),
+         guess=4_500, tolerance=0.001),
     Peer(
         "strace -f", "strace",
         lambda out: ["strace", "-f", "-ttt", "-o", str(out), "-e", "trace=" + ",".join(CALLS)], _strace, around=True,
