@@ -249,7 +249,7 @@ def _delays(tmp_path: Path, big: Server, name: str) -> list[float]:
     writer.start()
     delays: list[float] = []
     seen, began = 0, time.monotonic()
-    ends = began + (15 if FULL else 4)
+    ends = began + (11 if FULL else 4)
     while time.monotonic() < (ends if delays else began + 60):
         count = searchable(big, name)
         now = time.monotonic()
