@@ -233,7 +233,7 @@ def write_line(
         elif code == FLAGS:
             at = put_flags(out, at, cell(R, c, w + a), flags, lit)
         elif code != LIT:
-            at = put_claim(out, at, R8, M, M8, c, w, cell(R, c, w + CALL_SESSION) >> 32, base, code == PATH)
+            at = put_claim(out, at, R8, M, M8, c, w, cell(R, c, w + CALL_SESSION) >> 32 & 0xFFFFFFFF, base, code == PATH)
         if at < 0:
             break
     return int(at)

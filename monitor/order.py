@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor import decode, fastpath
+from monitor import decode, fastpath, fastrecords
 from monitor.decode import DecodeError, Record
 from monitor.kernel import rings
 from monitor.kernel.rings import Capture
@@ -143,9 +143,8 @@ class Order:
         return record
 
     def number(self, cpu: int, low: int) -> int:
-        """The number on its CPU of the record at hand, of which a bulk record has the low half (`fastrecords.sequence`)."""
-        expected = int(self.cpus[cpu, fastpath.EXPECTED])
-        return expected + ((low - expected + (1 << 31)) % (1 << 32)) - (1 << 31)
+        """The number on its CPU of the record at hand, of which a bulk record has the low half."""
+        return int(fastrecords.sequence(self.cpus, cpu, fastpath.EXPECTED, low & 0xFFFFFFFF))
 
     def arrived(self, cpu: int, seq: int, ts: int) -> bool:
         """Counts an event that Python handles itself. False: it is in the log already."""
